@@ -1,0 +1,209 @@
+"""The nouns of the ledger, as frozen records. Things refer to one another by id; times are UTC and aware.
+
+``Record.noun`` is the table a record lives in; ``to_builtins``/``convert`` are msgspec's.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """One file of a snapshot: its path inside the snapshot, and its bytes by digest."""
+
+    path: str
+    digest: str
+    size_bytes: int
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Data, as it was: ``flights@3`` is the digest of its manifest."""
+
+    name: str
+    number: int
+    digest: str  # of the manifest: files, in order of path
+    files: tuple[FileEntry, ...]
+    created: datetime
+    made_by: str  # a run id, or who added it
+    parent: str | None = None  # the snapshot before it, by ref
+    schema: dict[str, str] = {}
+    rows: int | None = None
+    statistics: dict[str, dict[str, Any]] = {}
+
+    @property
+    def ref(self) -> str:
+        return f"{self.name}@{self.number}"
+
+
+class Code(msgspec.Struct, frozen=True, kw_only=True):
+    """The code of a run: git commit, and the digest of what was not committed."""
+
+    digest: str
+    commit: str | None
+    branch: str | None
+    patch: str | None  # blob digest of the uncommitted patch; None when the tree is clean
+    sources: tuple[FileEntry, ...] = ()  # project files as they were (all of them when there is no git)
+
+
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """Python, platform and every installed package, pinned."""
+
+    digest: str
+    python: str
+    platform: str
+    packages: dict[str, str]
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """One value of one metric."""
+
+    name: str
+    value: float
+    step: int = 0
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One execution of a pipeline (or of plain code under ``fb.track``)."""
+
+    id: str
+    pipeline: str
+    started: datetime
+    status: Literal["running", "done", "failed", "refused"]
+    params: dict[str, Any]
+    code: str  # digest
+    environment: str  # digest
+    actor: str
+    because: str = ""  # what asked for it: a decision id, a schedule, a person's words
+    ended: datetime | None = None
+    metrics: dict[str, float] = {}
+    inputs: dict[str, str] = {}  # role -> digest or ref
+    outputs: dict[str, str] = {}  # step output -> digest
+    steps: tuple[dict[str, Any], ...] = ()
+    error: str = ""
+    pid: int = 0
+
+
+class Field(msgspec.Struct, frozen=True):
+    """One input or output of a model. ``shape`` counts -1 for the batch."""
+
+    name: str
+    datatype: str  # the Open Inference Protocol's names: FP32, INT64, BYTES, ...
+    shape: tuple[int, ...] = (-1, 1)
+    nullable: bool = True
+
+
+class Signature(msgspec.Struct, frozen=True):
+    """What goes in and what comes out, in order."""
+
+    inputs: tuple[Field, ...]
+    outputs: tuple[Field, ...]
+
+
+class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """One registered model, as it was."""
+
+    name: str
+    number: int
+    artifact: str  # digest of the serving bytes
+    format: Literal["onnx", "pickle"]
+    signature: Signature
+    created: datetime
+    run: str | None = None
+    native: str | None = None  # digest of the pickled native model, when the serving format is another
+    training: dict[str, str] = {}  # role -> digest or ref of the training data
+    feature_service: str | None = None  # name@version
+    gate: str | None = None  # id of the gate's report
+    metrics: dict[str, float] = {}
+    export: dict[str, Any] = {}  # how equal the export was proved: rows, largest_difference, tolerance
+    note: str = ""
+
+    @property
+    def ref(self) -> str:
+        return f"{self.name}@{self.number}"
+
+
+class Alias(msgspec.Struct, frozen=True, kw_only=True):
+    """A name that points at a version now; its history is the events that set it."""
+
+    model: str
+    alias: str
+    number: int
+    set_at: datetime
+    because: str = ""  # decision id, or a person's words
+
+    @property
+    def key(self) -> str:
+        return f"{self.model}@{self.alias}"
+
+
+class Arm(msgspec.Struct, frozen=True, kw_only=True):
+    """One version that may answer, and the probability that it does."""
+
+    model: str  # ref, delays@7
+    weight: float
+    role: Literal["champion", "candidate"]
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """What an endpoint serves: all at one time. ``champion`` answers whenever an arm can't."""
+
+    endpoint: str
+    generation: int
+    arms: tuple[Arm, ...]
+    shadows: tuple[str, ...] = ()
+    sticky_key: str | None = None
+    set_at: datetime
+    because: str = ""
+
+    @property
+    def champion(self) -> str:
+        return next(arm.model for arm in self.arms if arm.role == "champion")
+
+    @property
+    def candidate(self) -> Arm | None:
+        return next((arm for arm in self.arms if arm.role == "candidate"), None)
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What was checked, over which window, and what was found."""
+
+    id: str
+    kind: str  # "contract", "gate", "quality", "drift", "skew"
+    subject: str
+    at: datetime
+    passed: bool
+    summary: str
+    evidence: dict[str, Any]
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What an automaton decided, written with its evidence *before* it acts."""
+
+    id: str
+    at: datetime
+    policy: str
+    subject: str  # endpoint, model or view
+    action: str  # "canary.start", "canary.ramp", "promote", "rollback", "retrain", "quarantine", ...
+    arguments: dict[str, Any]
+    because: str  # one sentence with the numbers
+    evidence: dict[str, Any]  # statistic, threshold, counts, report ids
+    state: Literal["decided", "done", "failed"] = "decided"
+    outcome: dict[str, Any] = {}
+
+
+class Incident(msgspec.Struct, frozen=True, kw_only=True):
+    """Something is wrong, from when to when, and why."""
+
+    id: str
+    cause: str  # a class of the cause table: "upstream_data_bug", "storm", "bad_release", ...
+    subject: str
+    opened: datetime
+    because: str
+    evidence: dict[str, Any] = {}
+    closed: datetime | None = None
+    closed_because: str = ""

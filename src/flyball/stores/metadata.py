@@ -1,0 +1,387 @@
+"""The ledger: one append-only table of events, one of lineage edges, and a projection of records that can be rebuilt.
+
+One implementation for SQLite and PostgreSQL (SQLAlchemy Core). Everything that changes state goes through
+:meth:`Ledger.transaction`, so a change of several records is one commit: a process killed at any instant leaves all of
+it or none. SQLite runs in WAL mode with ``synchronous=NORMAL``: a killed process loses nothing that was committed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from flyball.core.clock import Clock, SystemClock, from_us, to_us
+from flyball.core.events import Edge, Event, Sets
+from flyball.core.ids import new_id
+from flyball.errors import Conflict, Invalid, NotFound, Unavailable, nearest
+
+T = TypeVar("T")
+SCHEMA_VERSION = "0001"
+
+meta = sa.MetaData()
+EVENTS = sa.Table(
+    "events",
+    meta,
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String(40), nullable=False, unique=True),
+    sa.Column("at_us", sa.BigInteger, nullable=False, index=True),
+    sa.Column("kind", sa.String(80), nullable=False, index=True),
+    sa.Column("subject", sa.String(300), nullable=False, index=True),
+    sa.Column("actor", sa.String(300), nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("sets", sa.LargeBinary, nullable=False),
+)
+EDGES = sa.Table(
+    "edges",
+    meta,
+    sa.Column("made", sa.String(300), primary_key=True),
+    sa.Column("of", sa.String(300), primary_key=True, index=True),
+    sa.Column("role", sa.String(80), primary_key=True),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+)
+RECORDS = sa.Table(
+    "records",
+    meta,
+    sa.Column("noun", sa.String(40), primary_key=True),
+    sa.Column("key", sa.String(300), primary_key=True),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+    sa.Column("made_seq", sa.BigInteger, nullable=False),
+    sa.Column("set_seq", sa.BigInteger, nullable=False, index=True),
+)
+LEASES = sa.Table(
+    "leases",
+    meta,
+    sa.Column("name", sa.String(80), primary_key=True),
+    sa.Column("holder", sa.String(200), nullable=False),
+    sa.Column("until_us", sa.BigInteger, nullable=False),
+)
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+_sets_decoder = msgspec.json.Decoder(tuple[Sets, ...])
+_body_decoder = msgspec.json.Decoder(dict[str, Any])
+
+
+@lru_cache(maxsize=64)
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)
+
+
+class Transaction:
+    """One atomic change: read, decide, append. Nothing is visible to others until the block ends."""
+
+    def __init__(self, connection: Connection, clock: Clock) -> None:
+        self._connection = connection
+        self._clock = clock
+
+    def append(
+        self,
+        kind: str,
+        subject: str,
+        *,
+        actor: str,
+        sets: Iterable[tuple[str, str, Any]] = (),
+        edges: Iterable[Edge] = (),
+        body: dict[str, Any] | None = None,
+        at: datetime | None = None,
+    ) -> Event:
+        """Write one event with the records ``(noun, key, record or None)`` it sets and the edges it adds."""
+        changed = tuple(Sets(noun, key, None if r is None else msgspec.to_builtins(r)) for noun, key, r in sets)
+        when = at or self._clock.now()
+        event = Event(
+            id=new_id("evt", when), at=when, kind=kind, subject=subject, actor=actor, body=body or {}, sets=changed
+        )
+        row = {
+            "id": event.id,
+            "at_us": to_us(when),
+            "kind": kind,
+            "subject": subject,
+            "actor": actor,
+            "body": _encode(event.body),
+            "sets": _encode(changed),
+        }
+        key = self._connection.execute(EVENTS.insert().values(row)).inserted_primary_key
+        seq = int(key[0]) if key is not None else 0
+        _project(self._connection, changed, seq)
+        for edge in edges:
+            _add_edge(self._connection, edge, seq)
+        return msgspec.structs.replace(event, seq=seq)
+
+    def find(self, noun: str, key: str, kind: type[T]) -> T | None:
+        """The record as this transaction sees it, or ``None``."""
+        return _find(self._connection, noun, key, kind)
+
+    def ls(self, noun: str, kind: type[T], prefix: str = "") -> list[T]:
+        """Records of one noun, oldest first."""
+        return _ls(self._connection, noun, kind, prefix)
+
+    def next_number(self, noun: str, name: str) -> int:
+        """The number after the highest of ``name@N``; safe, since writers are serialised."""
+        keys = self._connection.execute(
+            sa.select(RECORDS.c.key).where(RECORDS.c.noun == noun, RECORDS.c.key.startswith(f"{name}@", autoescape=True))
+        ).scalars()
+        return max((int(key.rpartition("@")[2]) for key in keys), default=0) + 1
+
+
+class Ledger:
+    """Events, edges and the records folded from them.
+
+    >>> ledger = Ledger.open("sqlite://")                     # in memory, for an example
+    >>> with ledger.transaction() as tx:
+    ...     _ = tx.append("note.made", "hello", actor="person:ann", sets=[("note", "hello", {"text": "hi"})])
+    >>> ledger.get("note", "hello", dict)
+    {'text': 'hi'}
+    """
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    @classmethod
+    def open(cls, url: str, clock: Clock | None = None) -> Ledger:
+        """Open (and, when it is new or older, migrate) the ledger at an SQLAlchemy URL."""
+        engine = _engine(url)
+        with _errors(url):
+            _migrate(engine)
+        return cls(engine, clock or SystemClock())
+
+    @property
+    def url(self) -> str:
+        return str(self._engine.url)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Serialised with every other writer; commits when the block ends, leaves nothing when it raises."""
+        with _errors(self.url), self._engine.connect() as raw:
+            connection = raw.execution_options(flyball_write=True)
+            with connection.begin():
+                yield Transaction(connection, self._clock)
+
+    def find(self, noun: str, key: str, kind: type[T]) -> T | None:
+        """The record now, or ``None``."""
+        with _errors(self.url), self._engine.connect() as connection:
+            return _find(connection, noun, key, kind)
+
+    def get(self, noun: str, key: str, kind: type[T]) -> T:
+        """The record now; when there is none, :class:`NotFound` names those there are."""
+        found = self.find(noun, key, kind)
+        if found is None:
+            raise NotFound(f"no {noun} {key!r}", nearest(key, self.keys(noun)), noun=noun, key=key)
+        return found
+
+    def keys(self, noun: str) -> list[str]:
+        """Keys of one noun, oldest first."""
+        with _errors(self.url), self._engine.connect() as connection:
+            return list(
+                connection.execute(
+                    sa.select(RECORDS.c.key).where(RECORDS.c.noun == noun).order_by(RECORDS.c.made_seq, RECORDS.c.key)
+                ).scalars()
+            )
+
+    def ls(self, noun: str, kind: type[T], prefix: str = "") -> list[T]:
+        """Records of one noun whose key starts with ``prefix``, oldest first."""
+        with _errors(self.url), self._engine.connect() as connection:
+            return _ls(connection, noun, kind, prefix)
+
+    def events(
+        self,
+        *,
+        kind: str = "",
+        subject: str = "",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        after_seq: int = 0,
+    ) -> list[Event]:
+        """Events in the order they were written; ``kind`` and ``subject`` are prefixes, ``until`` is exclusive."""
+        query = sa.select(EVENTS).where(EVENTS.c.seq > after_seq).order_by(EVENTS.c.seq)
+        if kind:
+            query = query.where(EVENTS.c.kind.startswith(kind, autoescape=True))
+        if subject:
+            query = query.where(EVENTS.c.subject.startswith(subject, autoescape=True))
+        if since:
+            query = query.where(EVENTS.c.at_us >= to_us(since))
+        if until:
+            query = query.where(EVENTS.c.at_us < to_us(until))
+        with _errors(self.url), self._engine.connect() as connection:
+            return [_event(row) for row in connection.execute(query)]
+
+    def made_from(self, made: str) -> list[Edge]:
+        """Edges up: what ``made`` was made from."""
+        return self._edges(EDGES.c.made == made)
+
+    def made_with(self, of: str) -> list[Edge]:
+        """Edges down: what was made from ``of``."""
+        return self._edges(EDGES.c.of == of)
+
+    def _edges(self, where: sa.ColumnElement[bool]) -> list[Edge]:
+        with _errors(self.url), self._engine.connect() as connection:
+            rows = connection.execute(sa.select(EDGES).where(where).order_by(EDGES.c.seq, EDGES.c.of))
+            return [Edge(row.made, row.of, row.role) for row in rows]
+
+    def lease(self, name: str, holder: str, for_s: float) -> bool:
+        """Take or renew a lease; ``False`` while another holds it. It ends by itself, so a killed holder blocks no one.
+
+        Leases run on the machine's own time, whatever clock decides things.
+        """
+        now = to_us(SystemClock().now())
+        with _errors(self.url), self._engine.connect() as raw:
+            connection = raw.execution_options(flyball_write=True)
+            with connection.begin():
+                row = connection.execute(sa.select(LEASES).where(LEASES.c.name == name)).first()
+                if row is not None and row.holder != holder and row.until_us > now:
+                    return False
+                values = {"holder": holder, "until_us": now + int(for_s * 1e6)}
+                if row is None:
+                    connection.execute(LEASES.insert().values(name=name, **values))
+                else:
+                    connection.execute(LEASES.update().where(LEASES.c.name == name).values(**values))
+        return True
+
+    def release(self, name: str, holder: str) -> None:
+        """Give a lease back early; nothing happens when it is not ours."""
+        with _errors(self.url), self._engine.connect() as raw:
+            connection = raw.execution_options(flyball_write=True)
+            with connection.begin():
+                connection.execute(LEASES.delete().where(LEASES.c.name == name, LEASES.c.holder == holder))
+
+    def rebuild(self) -> int:
+        """Fold every event again into an empty projection; returns the number of events. State is never elsewhere."""
+        with _errors(self.url), self._engine.connect() as raw:
+            connection = raw.execution_options(flyball_write=True)
+            with connection.begin():
+                connection.execute(RECORDS.delete())
+                rows = connection.execute(sa.select(EVENTS.c.seq, EVENTS.c.sets).order_by(EVENTS.c.seq)).all()
+                for seq, sets in rows:
+                    _project(connection, _sets_decoder.decode(sets), seq)
+        return len(rows)
+
+
+def _project(connection: Connection, changed: Sequence[Sets], seq: int) -> None:
+    for one in changed:
+        where = sa.and_(RECORDS.c.noun == one.noun, RECORDS.c.key == one.key)
+        if one.content is None:
+            connection.execute(RECORDS.delete().where(where))
+            continue
+        content = _encode(one.content)
+        updated = connection.execute(RECORDS.update().where(where).values(content=content, set_seq=seq))
+        if updated.rowcount == 0:
+            connection.execute(
+                RECORDS.insert().values(noun=one.noun, key=one.key, content=content, made_seq=seq, set_seq=seq)
+            )
+
+
+def _add_edge(connection: Connection, edge: Edge, seq: int) -> None:
+    where = sa.and_(EDGES.c.made == edge.made, EDGES.c.of == edge.of, EDGES.c.role == edge.role)
+    if connection.execute(sa.select(EDGES.c.seq).where(where)).first() is None:
+        connection.execute(EDGES.insert().values(made=edge.made, of=edge.of, role=edge.role, seq=seq))
+
+
+def _find(connection: Connection, noun: str, key: str, kind: type[T]) -> T | None:
+    content = connection.execute(
+        sa.select(RECORDS.c.content).where(RECORDS.c.noun == noun, RECORDS.c.key == key)
+    ).scalar()
+    return None if content is None else _decoder(kind).decode(content)
+
+
+def _ls(connection: Connection, noun: str, kind: type[T], prefix: str) -> list[T]:
+    query = sa.select(RECORDS.c.content).where(RECORDS.c.noun == noun)
+    if prefix:
+        query = query.where(RECORDS.c.key.startswith(prefix, autoescape=True))
+    query = query.order_by(RECORDS.c.made_seq, RECORDS.c.key)
+    return [_decoder(kind).decode(content) for content in connection.execute(query).scalars()]
+
+
+def _event(row: Any) -> Event:
+    return Event(
+        id=row.id,
+        at=from_us(row.at_us),
+        kind=row.kind,
+        subject=row.subject,
+        actor=row.actor,
+        body=_body_decoder.decode(row.body),
+        sets=_sets_decoder.decode(row.sets),
+        seq=row.seq,
+    )
+
+
+def _engine(url: str) -> Engine:
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError as error:
+        raise Invalid(f"{url!r} is not a metadata URL", "like sqlite:///.flyball/ledger.db or postgresql://…") from error
+    if parsed.get_backend_name() != "sqlite":
+        try:
+            return sa.create_engine(parsed, pool_pre_ping=True)
+        except ModuleNotFoundError as error:
+            raise Unavailable(f"no driver for {parsed.drivername}", "pip install 'flyball[postgres]'") from error
+    if parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    in_memory = not parsed.database
+    engine = sa.create_engine(
+        parsed,
+        connect_args={"timeout": 10.0, "check_same_thread": False},
+        **({"poolclass": sa.pool.StaticPool} if in_memory else {}),
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _on_connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves; the driver would begin too late for IMMEDIATE
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "begin")
+    def _on_begin(connection: Connection) -> None:
+        # A writer takes its lock at once: read-then-write under a deferred lock fails instead of waiting.
+        write = connection.get_execution_options().get("flyball_write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+
+def _migrate(engine: Engine) -> None:
+    """Alembic, and only when the version differs: importing it costs 80 ms that a command line would feel."""
+    inspector = sa.inspect(engine)
+    if inspector.has_table("alembic_version"):
+        with engine.connect() as connection:
+            found = connection.execute(sa.text("select version_num from alembic_version")).scalar()
+        if found == SCHEMA_VERSION:
+            return
+        if found is not None and found > SCHEMA_VERSION:
+            raise Conflict(
+                f"this ledger has schema {found}, newer than ours ({SCHEMA_VERSION})", "pip install --upgrade flyball"
+            )
+    from flyball.stores.migrate import upgrade
+
+    upgrade(engine)
+
+
+@contextmanager
+def _errors(url: str) -> Iterator[None]:
+    """The driver's errors as ours: what happened to the ledger, and whether trying again helps."""
+    shown = os.path.basename(url) or url  # noqa: PTH119 (a URL, not a path)
+    try:
+        yield
+    except sa.exc.IntegrityError as error:
+        raise Conflict(f"the ledger refused a record that exists: {error.orig}", "reload and try again") from error
+    except sa.exc.OperationalError as error:
+        said = str(error.orig)
+        if "full" in said:
+            raise Unavailable(f"the disk of the ledger {shown} is full", "free some space; nothing was lost") from error
+        raise Unavailable(f"the ledger {shown} does not answer: {said}", "is it locked, moved or down?") from error
+    except sa.exc.DatabaseError as error:
+        raise Unavailable(
+            f"the ledger {shown} can't be read: {error.orig}", "flyball restore BACKUP brings the last backup back"
+        ) from error
+
+
