@@ -126,7 +126,9 @@ def load(root: Path | None = None, profile: str | None = None) -> Resolved:
     try:
         config = msgspec.convert(merged, Config)
     except msgspec.ValidationError as error:
-        raise Invalid(f"{FILE}: {error}", "flyball config show prints every setting with its default") from error
+        raise Invalid(
+            f"{FILE}: {error}", "flyball config show prints every setting with its default"
+        ) from error
     return Resolved(config, root, profile, origins)
 
 
@@ -136,11 +138,15 @@ def _lay(over: dict[str, dict[str, Any]], part: dict[str, Any], origin: str, ori
         if table not in tables:
             raise Invalid(f"{origin} has an unknown table [{table}]", nearest(table, list(tables)), key=table)
         if not isinstance(values, dict):
-            raise Invalid(f"{origin}: {table} must be a table", f"write [{table}] and its keys below it", key=table)
+            raise Invalid(
+                f"{origin}: {table} must be a table", f"write [{table}] and its keys below it", key=table
+            )
         known = [field.name for field in msgspec.structs.fields(tables[table])]
         for key, value in values.items():
             if key not in known:
-                raise Invalid(f"{origin} has an unknown key {table}.{key}", nearest(key, known), key=f"{table}.{key}")
+                raise Invalid(
+                    f"{origin} has an unknown key {table}.{key}", nearest(key, known), key=f"{table}.{key}"
+                )
             over.setdefault(table, {})[key] = value
             origins[f"{table}.{key}"] = origin
 

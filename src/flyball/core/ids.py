@@ -34,7 +34,9 @@ def time_of(identifier: str) -> datetime:
     """The time inside an id, to the millisecond."""
     body = identifier.rpartition("_")[2]
     if len(body) != 26 or any(letter not in _VALUE for letter in body):
-        raise Invalid(f"{identifier!r} is not a Flyball id", "an id is a prefix, '_' and 26 letters or digits")
+        raise Invalid(
+            f"{identifier!r} is not a Flyball id", "an id is a prefix, '_' and 26 letters or digits"
+        )
     number = 0
     for letter in body[:10]:
         number = number << 5 | _VALUE[letter]

@@ -1,4 +1,4 @@
-"""The plan: all that a serving worker knows. Published whole by the control plane, read by workers, atomic both ways."""
+"""The plan: all that a serving worker knows. The control plane publishes it whole; workers read it whole."""
 
 from __future__ import annotations
 

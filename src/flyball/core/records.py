@@ -84,6 +84,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[dict[str, Any], ...] = ()
     error: str = ""
     pid: int = 0
+    process: str = ""  # host/boot/pid/start tick: a name that no later process takes
 
 
 class Field(msgspec.Struct, frozen=True):
@@ -137,6 +138,16 @@ class Alias(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def key(self) -> str:
         return f"{self.model}@{self.alias}"
+
+
+class EndpointSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What an endpoint promises, apart from which versions answer (that is its :class:`Route`)."""
+
+    name: str
+    model: str
+    deadline_ms: int = 1000
+    candidate_share: float = 0.5
+    sticky_key: str | None = None
 
 
 class Arm(msgspec.Struct, frozen=True, kw_only=True):

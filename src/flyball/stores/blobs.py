@@ -40,11 +40,15 @@ class Blobs:
             try:
                 return cls(LocalStore(folder, mkdir=True), url)
             except (BaseError, OSError) as error:
-                raise Unavailable(f"the blob folder {folder} can't be opened: {error}", "check its rights") from error
+                raise Unavailable(
+                    f"the blob folder {folder} can't be opened: {error}", "check its rights"
+                ) from error
         try:
-            return cls(from_url(url), url)  # type: ignore[arg-type]  # obstore types its options per scheme
+            return cls(from_url(url), url)
         except BaseError as error:
-            raise Invalid(f"{url!r} is not a blob URL", "like file:.flyball/blobs or s3://bucket/prefix") from error
+            raise Invalid(
+                f"{url!r} is not a blob URL", "like file:.flyball/blobs or s3://bucket/prefix"
+            ) from error
 
     def put(self, data: bytes) -> str:
         """Store bytes; returns their digest. Storing the same bytes again costs one look."""
@@ -81,7 +85,9 @@ class Blobs:
         try:
             return bytes(obstore.get(self._store, _place(digest)).bytes())
         except (NotFoundError, FileNotFoundError) as error:
-            raise NotFound(f"no blob {digest} in {self.url}", "was it collected, or is this another store?") from error
+            raise NotFound(
+                f"no blob {digest} in {self.url}", "was it collected, or is this another store?"
+            ) from error
         except (BaseError, OSError) as error:
             raise Unavailable(f"the blob store {self.url} does not answer: {error}", "try again") from error
 
@@ -114,7 +120,11 @@ class Blobs:
         try:
             obstore.put(self._store, _place(digest), data)
         except (BaseError, OSError) as error:
-            hint = "free some space; nothing was lost" if "No space" in str(error) else "check its rights and try again"
+            hint = (
+                "free some space; nothing was lost"
+                if "No space" in str(error)
+                else "check its rights and try again"
+            )
             raise Unavailable(f"the blob store {self.url} can't be written: {error}", hint) from error
 
 

@@ -8,15 +8,15 @@ it or none. SQLite runs in WAL mode with ``synchronous=NORMAL``: a killed proces
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 import sqlalchemy as sa
+from blake3 import blake3
 from sqlalchemy.engine import Connection, Engine
 
 from flyball.core.clock import Clock, SystemClock, from_us, to_us
@@ -31,7 +31,9 @@ meta = sa.MetaData()
 EVENTS = sa.Table(
     "events",
     meta,
-    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column(
+        "seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True
+    ),
     sa.Column("id", sa.String(40), nullable=False, unique=True),
     sa.Column("at_us", sa.BigInteger, nullable=False, index=True),
     sa.Column("kind", sa.String(80), nullable=False, index=True),
@@ -39,6 +41,7 @@ EVENTS = sa.Table(
     sa.Column("actor", sa.String(300), nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("sets", sa.LargeBinary, nullable=False),
+    sa.Column("chain", sa.LargeBinary, nullable=False),  # digest of this event and of all before it
 )
 EDGES = sa.Table(
     "edges",
@@ -70,9 +73,13 @@ _sets_decoder = msgspec.json.Decoder(tuple[Sets, ...])
 _body_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
-@lru_cache(maxsize=64)
-def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(kind)
+_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+
+
+def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
+    if kind not in _decoders:
+        _decoders[kind] = msgspec.json.Decoder(kind)
+    return _decoders[kind]
 
 
 class Transaction:
@@ -81,6 +88,10 @@ class Transaction:
     def __init__(self, connection: Connection, clock: Clock) -> None:
         self._connection = connection
         self._clock = clock
+
+    def now(self) -> datetime:
+        """The time by the ledger's clock, for records that carry the time of their own event."""
+        return self._clock.now()
 
     def append(
         self,
@@ -94,10 +105,18 @@ class Transaction:
         at: datetime | None = None,
     ) -> Event:
         """Write one event with the records ``(noun, key, record or None)`` it sets and the edges it adds."""
-        changed = tuple(Sets(noun, key, None if r is None else msgspec.to_builtins(r)) for noun, key, r in sets)
+        changed = tuple(
+            Sets(noun, key, None if r is None else msgspec.to_builtins(r)) for noun, key, r in sets
+        )
         when = at or self._clock.now()
         event = Event(
-            id=new_id("evt", when), at=when, kind=kind, subject=subject, actor=actor, body=body or {}, sets=changed
+            id=new_id("evt", when),
+            at=when,
+            kind=kind,
+            subject=subject,
+            actor=actor,
+            body=body or {},
+            sets=changed,
         )
         row = {
             "id": event.id,
@@ -108,6 +127,8 @@ class Transaction:
             "body": _encode(event.body),
             "sets": _encode(changed),
         }
+        before = self._connection.execute(sa.select(EVENTS.c.chain).order_by(EVENTS.c.seq.desc()).limit(1)).scalar()
+        row["chain"] = _link(before or b"", row)
         key = self._connection.execute(EVENTS.insert().values(row)).inserted_primary_key
         seq = int(key[0]) if key is not None else 0
         _project(self._connection, changed, seq)
@@ -126,7 +147,9 @@ class Transaction:
     def next_number(self, noun: str, name: str) -> int:
         """The number after the highest of ``name@N``; safe, since writers are serialised."""
         keys = self._connection.execute(
-            sa.select(RECORDS.c.key).where(RECORDS.c.noun == noun, RECORDS.c.key.startswith(f"{name}@", autoescape=True))
+            sa.select(RECORDS.c.key).where(
+                RECORDS.c.noun == noun, RECORDS.c.key.startswith(f"{name}@", autoescape=True)
+            )
         ).scalars()
         return max((int(key.rpartition("@")[2]) for key in keys), default=0) + 1
 
@@ -185,7 +208,9 @@ class Ledger:
         with _errors(self.url), self._engine.connect() as connection:
             return list(
                 connection.execute(
-                    sa.select(RECORDS.c.key).where(RECORDS.c.noun == noun).order_by(RECORDS.c.made_seq, RECORDS.c.key)
+                    sa.select(RECORDS.c.key)
+                    .where(RECORDS.c.noun == noun)
+                    .order_by(RECORDS.c.made_seq, RECORDS.c.key)
                 ).scalars()
             )
 
@@ -255,6 +280,26 @@ class Ledger:
             with connection.begin():
                 connection.execute(LEASES.delete().where(LEASES.c.name == name, LEASES.c.holder == holder))
 
+    def verify(self, noun: str, key: str) -> str:
+        """Recheck a record against the event that set it, and that event against the chain: "" or what is wrong."""
+        with _errors(self.url), self._engine.connect() as connection:
+            where = sa.and_(RECORDS.c.noun == noun, RECORDS.c.key == key)
+            record = connection.execute(sa.select(RECORDS).where(where)).first()
+            if record is None:
+                return f"{noun} {key} is gone from the ledger"
+            event = connection.execute(sa.select(EVENTS).where(EVENTS.c.seq == record.set_seq)).first()
+            if event is None:
+                return f"the event that set {noun} {key} is gone from the ledger"
+            before = connection.execute(
+                sa.select(EVENTS.c.chain).where(EVENTS.c.seq < event.seq).order_by(EVENTS.c.seq.desc()).limit(1)
+            ).scalar()
+        if _link(before or b"", event._mapping) != event.chain:
+            return f"event {event.id} (which set {noun} {key}) has changed since it was written"
+        for one in _sets_decoder.decode(event.sets):
+            if (one.noun, one.key) == (noun, key) and _encode(one.content) == record.content:
+                return ""
+        return f"the record {noun} {key} differs from the event that set it"
+
     def rebuild(self) -> int:
         """Fold every event again into an empty projection; returns the number of events. State is never elsewhere."""
         with _errors(self.url), self._engine.connect() as raw:
@@ -267,6 +312,12 @@ class Ledger:
         return len(rows)
 
 
+def _link(before: bytes, row: Mapping[str, Any]) -> bytes:
+    """The chain's next digest: one changed byte in any event, or an event taken out, breaks it from there on."""
+    head = _encode([row["id"], row["at_us"], row["kind"], row["subject"], row["actor"]])
+    return blake3(before + head + row["body"] + row["sets"]).digest()
+
+
 def _project(connection: Connection, changed: Sequence[Sets], seq: int) -> None:
     for one in changed:
         where = sa.and_(RECORDS.c.noun == one.noun, RECORDS.c.key == one.key)
@@ -277,7 +328,9 @@ def _project(connection: Connection, changed: Sequence[Sets], seq: int) -> None:
         updated = connection.execute(RECORDS.update().where(where).values(content=content, set_seq=seq))
         if updated.rowcount == 0:
             connection.execute(
-                RECORDS.insert().values(noun=one.noun, key=one.key, content=content, made_seq=seq, set_seq=seq)
+                RECORDS.insert().values(
+                    noun=one.noun, key=one.key, content=content, made_seq=seq, set_seq=seq
+                )
             )
 
 
@@ -319,12 +372,16 @@ def _engine(url: str) -> Engine:
     try:
         parsed = sa.make_url(url)
     except sa.exc.ArgumentError as error:
-        raise Invalid(f"{url!r} is not a metadata URL", "like sqlite:///.flyball/ledger.db or postgresql://…") from error
+        raise Invalid(
+            f"{url!r} is not a metadata URL", "like sqlite:///.flyball/ledger.db or postgresql://…"
+        ) from error
     if parsed.get_backend_name() != "sqlite":
         try:
             return sa.create_engine(parsed, pool_pre_ping=True)
         except ModuleNotFoundError as error:
-            raise Unavailable(f"no driver for {parsed.drivername}", "pip install 'flyball[postgres]'") from error
+            raise Unavailable(
+                f"no driver for {parsed.drivername}", "pip install 'flyball[postgres]'"
+            ) from error
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     in_memory = not parsed.database
@@ -336,7 +393,9 @@ def _engine(url: str) -> Engine:
 
     @sa.event.listens_for(engine, "connect")
     def _on_connect(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # we say BEGIN ourselves; the driver would begin too late for IMMEDIATE
+        connection.isolation_level = (
+            None  # we say BEGIN ourselves; the driver would begin too late for IMMEDIATE
+        )
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
@@ -359,7 +418,8 @@ def _migrate(engine: Engine) -> None:
             return
         if found is not None and found > SCHEMA_VERSION:
             raise Conflict(
-                f"this ledger has schema {found}, newer than ours ({SCHEMA_VERSION})", "pip install --upgrade flyball"
+                f"this ledger has schema {found}, newer than ours ({SCHEMA_VERSION})",
+                "pip install --upgrade flyball",
             )
     from flyball.stores.migrate import upgrade
 
@@ -373,15 +433,20 @@ def _errors(url: str) -> Iterator[None]:
     try:
         yield
     except sa.exc.IntegrityError as error:
-        raise Conflict(f"the ledger refused a record that exists: {error.orig}", "reload and try again") from error
+        raise Conflict(
+            f"the ledger refused a record that exists: {error.orig}", "reload and try again"
+        ) from error
     except sa.exc.OperationalError as error:
         said = str(error.orig)
         if "full" in said:
-            raise Unavailable(f"the disk of the ledger {shown} is full", "free some space; nothing was lost") from error
-        raise Unavailable(f"the ledger {shown} does not answer: {said}", "is it locked, moved or down?") from error
+            raise Unavailable(
+                f"the disk of the ledger {shown} is full", "free some space; nothing was lost"
+            ) from error
+        raise Unavailable(
+            f"the ledger {shown} does not answer: {said}", "is it locked, moved or down?"
+        ) from error
     except sa.exc.DatabaseError as error:
         raise Unavailable(
-            f"the ledger {shown} can't be read: {error.orig}", "flyball restore BACKUP brings the last backup back"
+            f"the ledger {shown} can't be read: {error.orig}",
+            "flyball restore BACKUP brings the last backup back",
         ) from error
-
-

@@ -19,6 +19,7 @@ def upgrade() -> None:
         sa.Column("actor", sa.String(300), nullable=False),
         sa.Column("body", sa.LargeBinary, nullable=False),
         sa.Column("sets", sa.LargeBinary, nullable=False),
+        sa.Column("chain", sa.LargeBinary, nullable=False),
     )
     op.create_table(
         "edges",

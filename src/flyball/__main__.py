@@ -1,0 +1,5 @@
+"""``python -m flyball`` is ``flyball``."""
+
+from flyball.cli import main
+
+main()

@@ -1,0 +1,115 @@
+"""The commands that run until they are stopped: up, serve, console, govern; and down and demo."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flyball.errors import Invalid
+
+Project = Annotated[Path | None, typer.Option("--project", help="The project's folder.")]
+Profile = Annotated[str | None, typer.Option("--profile", help="local, prod, …")]
+
+
+def up(
+    only: Annotated[list[str] | None, typer.Option("--only", help="serve, console or govern; repeated.")] = None,
+    project: Project = None,
+    profile: Profile = None,
+) -> None:
+    """Run console, endpoints and the governor on this machine, until Ctrl-C or `flyball down`."""
+    from flyball.service.supervise import PARTS, up as run_up
+
+    ws = _workspace(project, profile)
+    parts = tuple(only or PARTS)
+    for part in parts:
+        if part not in PARTS:
+            raise Invalid(f"--only {part}: there is no such part", f"known: {', '.join(PARTS)}")
+    _log()
+    serve, console = ws.config.serve, ws.config.console
+    if sys.stderr.isatty():
+        sys.stderr.write(
+            f"endpoints http://{serve.host}:{serve.port}   console http://{console.host}:{console.port}\n"
+        )
+    run_up(ws.root, ws.state, parts, ["--profile", profile] if profile else [])
+
+
+def down(project: Project = None, profile: Profile = None) -> None:
+    """Stop what `flyball up` runs for this project."""
+    from flyball.service.supervise import down as run_down
+
+    pid = run_down(_workspace(project, profile).state)
+    sys.stderr.write(f"stopped (pid {pid})\n")
+
+
+def serve(project: Project = None, profile: Profile = None) -> None:
+    """Run the serving workers: the data plane, on its own."""
+    from flyball.serve.supervisor import serve as run_serve
+    from flyball.service.serving import publish_plan
+    from flyball.service.supervise import Held
+
+    ws = _workspace(project, profile)
+    held = Held(ws.state / "run", "serve")
+    publish_plan(ws)
+    ws.ledger.close()
+    settings = ws.config.serve
+    try:
+        run_serve(
+            plan=ws.plan_path, log_dir=ws.log_dir, host=settings.host, port=settings.port, workers=settings.workers
+        )
+    finally:
+        held.release()
+
+
+def console(project: Project = None, profile: Profile = None) -> None:
+    """Run the control plane on its own: the verbs over HTTP, and the pages."""
+    from flyball.cli.control import serve_control
+    from flyball.service.supervise import Held
+
+    ws = _workspace(project, profile)
+    held = Held(ws.state / "run", "console")
+    try:
+        serve_control(ws)
+    finally:
+        held.release()
+
+
+def govern(
+    once: Annotated[bool, typer.Option("--once", help="Look once and stop.")] = False,
+    project: Project = None,
+    profile: Profile = None,
+) -> None:
+    """Run the governor on its own: monitors, verdicts, decisions, retraining."""
+    from flyball.service.governing import govern as run_govern
+
+    _log()
+    run_govern(_workspace(project, profile), once=once)
+
+
+def demo(
+    folder: Annotated[Path, typer.Option("--into", help="Where the demo's project is made.")] = Path("flyball-demo"),
+    as_json: Annotated[bool, typer.Option("--json", help="The summary on stdout, alone.")] = False,
+    keep_up: Annotated[bool, typer.Option("--keep-up", help="Leave console and endpoints running.")] = False,
+) -> int:
+    """Run the whole loop on the flights of 2013 from New York: nine months of a model's life in under three minutes."""
+    from flyball.demo import run_demo
+
+    return run_demo(folder, as_json=as_json, keep_up=keep_up)
+
+
+def _workspace(project: Path | None, profile: str | None) -> Any:
+    from flyball.service import Workspace
+
+    return Workspace.open(project, profile=profile).use()
+
+
+def _log() -> None:
+    """Servers configure logging; libraries don't."""
+    form = '{"at":"%(asctime)s","level":"%(levelname)s","from":"%(name)s","what":"%(message)s"}'
+    logging.basicConfig(level=logging.INFO, format=form, stream=sys.stderr)
+
+
+COMMANDS = {"up": up, "down": down, "serve": serve, "console": console, "govern": govern, "demo": demo}

@@ -1,0 +1,149 @@
+"""Route traffic between versions: routes in the ledger, and the plan that puts them in force.
+
+A change of serving state is one transaction (aliases, route, decision); the plan is a projection of it, published
+afterwards. A governor that starts publishes the plan again when it is behind, so a kill in between heals itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from flyball.core import plan as plans
+from flyball.core.records import Alias, Arm, EndpointSettings, ModelVersion, Route
+from flyball.errors import Conflict, Invalid, NotFound, nearest
+from flyball.stores.metadata import Ledger, Transaction
+
+Change = tuple[str, str, Any]
+
+
+def champion_only(endpoint: str, model: str, *, at: datetime, because: str) -> Route:
+    """The route in which one version answers everything."""
+    arms = (Arm(model=model, weight=1.0, role="champion"),)
+    return Route(endpoint=endpoint, generation=0, arms=arms, set_at=at, because=because)
+
+
+def with_candidate(route: Route, model: str, share: float, *, at: datetime, because: str) -> Route:
+    """The same champion with a candidate that answers ``share`` of the requests."""
+    if not 0.0 < share < 1.0:
+        raise Invalid(f"a canary's share must lie between 0 and 1, not {share}", "0.1 sends it one request in ten")
+    if model == route.champion:
+        raise Invalid(f"{model} is the champion of {route.endpoint} already", "name another version as the canary")
+    arms = (
+        Arm(model=route.champion, weight=1.0 - share, role="champion"),
+        Arm(model=model, weight=share, role="candidate"),
+    )
+    return Route(
+        endpoint=route.endpoint, generation=0, arms=arms, sticky_key=route.sticky_key, set_at=at, because=because
+    )
+
+
+def changes(tx: Transaction, route: Route, *, at: datetime) -> list[Change]:
+    """What a new route sets in the ledger: the route at the next generation, and the aliases it means."""
+    generation = 1 + max((one.generation for one in tx.ls("route", Route)), default=0)
+    numbered = Route(
+        endpoint=route.endpoint,
+        generation=generation,
+        arms=route.arms,
+        shadows=route.shadows,
+        sticky_key=route.sticky_key,
+        set_at=at,
+        because=route.because,
+    )
+    sets: list[Change] = [("route", route.endpoint, numbered)]
+    sets += _alias(tx, route.champion, "champion", at, route.because)
+    if route.candidate is not None:
+        sets += _alias(tx, route.candidate.model, "challenger", at, route.because)
+    before = tx.find("route", route.endpoint, Route)
+    if before is not None and before.candidate is not None and route.candidate is None:
+        name, _, number = before.candidate.model.rpartition("@")
+        now = tx.find("alias", f"{name}@challenger", Alias)
+        if now is not None and now.number == int(number):
+            sets.append(("alias", f"{name}@challenger", None))  # it is champion now, or it was sent away
+    return sets
+
+
+def _alias(tx: Transaction, ref: str, alias: str, at: datetime, because: str) -> list[Change]:
+    name, _, number = ref.rpartition("@")
+    key = f"{name}@{alias}"
+    now = tx.find("alias", key, Alias)
+    if now is not None and now.number == int(number):
+        return []
+    return [("alias", key, Alias(model=name, alias=alias, number=int(number), set_at=at, because=because))]
+
+
+def route_of(ledger: Ledger, endpoint: str) -> Route:
+    """The route in force; :class:`NotFound` names the endpoints there are."""
+    found = ledger.find("route", endpoint, Route)
+    if found is None:
+        known = ledger.keys("route")
+        raise NotFound(
+            f"no endpoint {endpoint!r}",
+            f"{nearest(endpoint, known)}; flyball deploy MODEL@VERSION --endpoint {endpoint} makes it",
+        )
+    return found
+
+
+def expect(tx: Transaction, endpoint: str, generation: int) -> Route:
+    """The route as this transaction sees it; :class:`Conflict` when someone changed it since ``generation``."""
+    found = tx.find("route", endpoint, Route)
+    if found is None or found.generation != generation:
+        now = "gone" if found is None else f"at generation {found.generation}"
+        raise Conflict(f"the route of {endpoint} has changed (it is {now})", "look at it again: flyball endpoints show")
+    return found
+
+
+def plan_of(
+    ledger: Ledger, *, blobs: str, online: str, clock: str = "system", max_body_bytes: int = 16 * 1024 * 1024
+) -> plans.Plan:
+    """The plan that the ledger's routes mean now."""
+    routes = ledger.ls("route", Route)
+    return plans.Plan(
+        generation=max((route.generation for route in routes), default=0),
+        endpoints={route.endpoint: _endpoint(ledger, route) for route in routes},
+        blobs=blobs,
+        online=online,
+        clock=clock,
+        max_body_bytes=max_body_bytes,
+    )
+
+
+def _endpoint(ledger: Ledger, route: Route) -> plans.Endpoint:
+    settings = ledger.find("endpoint", route.endpoint, EndpointSettings) or EndpointSettings(
+        name=route.endpoint, model=route.champion.rpartition("@")[0]
+    )
+    refs = dict.fromkeys([*(arm.model for arm in route.arms), *route.shadows])
+    versions = {ref: ledger.get("model", ref, ModelVersion) for ref in refs}
+    service, views = _features(ledger, versions[route.champion])
+    return plans.Endpoint(
+        name=route.endpoint,
+        route=route,
+        models={
+            ref: plans.ServedModel(
+                ref=ref, artifact=version.artifact, format=version.format, signature=version.signature
+            )
+            for ref, version in versions.items()
+        },
+        service=service,
+        views=views,
+        deadline_ms=settings.deadline_ms,
+        candidate_share=settings.candidate_share,
+    )
+
+
+def _features(ledger: Ledger, version: ModelVersion) -> tuple[dict[str, Any] | None, dict[str, dict[str, Any]]]:
+    if version.feature_service is None:
+        return None, {}
+    service = ledger.get("service", version.feature_service, dict[str, Any])
+    refs: Sequence[str] = service["views"]
+    return service["definition"], {ref.rpartition("@")[0]: ledger.get("view", ref, dict[str, Any]) for ref in refs}
+
+
+def put_in_force(plan: plans.Plan, path: Path) -> bool:
+    """Publish the plan unless one of this generation (or newer) is in force already; says whether it did."""
+    if path.exists() and plans.read(path).generation >= plan.generation:
+        return False
+    plans.publish(plan, path)
+    return True

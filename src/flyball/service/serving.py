@@ -1,0 +1,183 @@
+"""Verbs on what serves: deploy, route, promote, roll back, predict, label."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from flyball.core.records import EndpointSettings, ModelVersion, Route
+from flyball.errors import Invalid
+from flyball.service.verb import CURRENT, verb
+from flyball.service.workspace import Workspace
+
+
+@verb("deploy")
+def deploy(
+    model: str,
+    endpoint: str,
+    canary: bool = False,
+    share: float = 0.1,
+    because: str = "asked for by a person",
+    *,
+    ws: Workspace = CURRENT,
+) -> Route:
+    """Serve a version at an endpoint: at once, or with --canary as a candidate that must prove itself.
+
+    A candidate starts with ``share`` of the requests; the governor ramps it, promotes it or sends it back by evidence.
+    """
+    from flyball.heal import traffic
+    from flyball.models import registry
+
+    version = registry.resolve(ws.ledger, model)
+    now = ws.clock.now()
+    if canary:
+        route = traffic.with_candidate(
+            traffic.route_of(ws.ledger, endpoint), version.ref, share, at=now, because=because
+        )
+    else:
+        route = traffic.champion_only(endpoint, version.ref, at=now, because=because)
+    return set_route(ws, route, "route.canary_started" if canary else "route.deployed", version)
+
+
+def set_route(ws: Workspace, route: Route, kind: str, version: ModelVersion | None = None) -> Route:
+    """One transaction for route, aliases and endpoint; then the plan is published."""
+    from flyball.heal import traffic
+
+    with ws.ledger.transaction() as tx:
+        sets = traffic.changes(tx, route, at=ws.clock.now())
+        if version is not None and tx.find("endpoint", route.endpoint, EndpointSettings) is None:
+            settings = EndpointSettings(
+                name=route.endpoint, model=version.name, deadline_ms=ws.config.serve.deadline_ms,
+                candidate_share=ws.config.serve.candidate_share,
+            )
+            sets.append(("endpoint", route.endpoint, settings))
+        tx.append(kind, route.endpoint, actor=ws.actor, sets=sets, body={"because": route.because})
+    publish_plan(ws)
+    return traffic.route_of(ws.ledger, route.endpoint)
+
+
+def publish_plan(ws: Workspace) -> None:
+    """Put in force what the ledger says; does nothing when it is in force already."""
+    from flyball.heal import traffic
+
+    plan = traffic.plan_of(
+        ws.ledger,
+        blobs=ws.blobs_url,
+        online=ws.online_url,
+        clock=ws.config.serve.clock,
+        max_body_bytes=ws.config.serve.max_body_bytes,
+    )
+    traffic.put_in_force(plan, ws.plan_path)
+
+
+@verb("promote")
+def promote(endpoint: str, because: str = "asked for by a person", *, ws: Workspace = CURRENT) -> Route:
+    """Make the candidate of an endpoint its champion, now."""
+    from flyball.heal import traffic
+
+    route = traffic.route_of(ws.ledger, endpoint)
+    if route.candidate is None:
+        raise Invalid(f"{endpoint} has no candidate", f"flyball deploy MODEL@VERSION --endpoint {endpoint} --canary")
+    new = traffic.champion_only(endpoint, route.candidate.model, at=ws.clock.now(), because=because)
+    return set_route(ws, new, "route.promoted")
+
+
+@verb("rollback")
+def rollback(
+    endpoint: str, to: str = "", because: str = "asked for by a person", *, ws: Workspace = CURRENT
+) -> Route:
+    """Send a candidate away; without one, go back to the champion before this one (or to the version named)."""
+    from flyball.heal import traffic
+    from flyball.models import registry
+
+    route = traffic.route_of(ws.ledger, endpoint)
+    if to:
+        target = registry.resolve(ws.ledger, to).ref
+    elif route.candidate is not None:
+        target = route.champion
+    else:
+        target = _champion_before(ws, endpoint, route.champion)
+    new = traffic.champion_only(endpoint, target, at=ws.clock.now(), because=because)
+    return set_route(ws, new, "route.rolled_back")
+
+
+def _champion_before(ws: Workspace, endpoint: str, champion: str) -> str:
+    import msgspec
+
+    for event in reversed(ws.ledger.events(subject=endpoint)):
+        for change in event.sets:
+            if change.noun == "route" and change.key == endpoint and change.content is not None:
+                earlier = msgspec.convert(change.content, Route).champion
+                if earlier != champion:
+                    return earlier
+    raise Invalid(f"{endpoint} has served nothing before {champion}", "name a version: --to MODEL@VERSION")
+
+
+@verb("endpoints ls", reads=True)
+def ls(*, ws: Workspace = CURRENT) -> list[dict[str, Any]]:
+    """List endpoints with what they serve."""
+    return [
+        {
+            "endpoint": route.endpoint,
+            "champion": route.champion,
+            "candidate": route.candidate.model if route.candidate else None,
+            "share": route.candidate.weight if route.candidate else None,
+            "generation": route.generation,
+            "since": route.set_at,
+            "because": route.because,
+        }
+        for route in ws.ledger.ls("route", Route)
+    ]
+
+
+@verb("endpoints show", reads=True)
+def show(endpoint: str, *, ws: Workspace = CURRENT) -> Route:
+    """Show the route of one endpoint."""
+    from flyball.heal import traffic
+
+    return traffic.route_of(ws.ledger, endpoint)
+
+
+@verb("predict")
+def predict(
+    endpoint: str,
+    entity: dict[str, str] | None = None,
+    feature: dict[str, str] | None = None,
+    at: str = "",
+    *,
+    ws: Workspace = CURRENT,
+) -> dict[str, Any]:
+    """Ask a running endpoint for one prediction: --entity NAME=VALUE and --feature NAME=VALUE, repeated."""
+    client = _client(ws)
+    return dict(
+        client.predict(
+            endpoint,
+            entities={name: _number(value) for name, value in (entity or {}).items()},
+            features={name: _number(value) for name, value in (feature or {}).items()},
+            at=datetime.fromisoformat(at) if at else None,
+        )
+    )
+
+
+@verb("label")
+def label(prediction: str, value: float, *, ws: Workspace = CURRENT) -> dict[str, Any]:
+    """Tell what a prediction turned out to be."""
+    _client(ws).feedback([{"id": prediction, "value": value}])
+    return {"id": prediction, "value": value}
+
+
+def _client(ws: Workspace) -> Any:
+    from flyball.serve.client import Client
+
+    return Client(f"http://{ws.config.serve.host}:{ws.config.serve.port}")
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+

@@ -1,0 +1,103 @@
+"""The table of verbs: one function each; command line, HTTP and reference are derived from it.
+
+A verb is a plain function with a keyword ``ws``; without it, the workspace of the folder you stand in is taken, so
+``fb.data.ls()`` in a notebook, ``flyball data ls`` in a shell and ``POST /api/data/ls`` are the same call.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import msgspec
+
+if TYPE_CHECKING:
+    from flyball.service.workspace import Workspace
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Modules that define verbs, in the order of the help page. They import no engine at their top.
+MODULES = ("project", "data", "runs", "models", "checks", "features", "pipelines", "serving", "explain", "incidents")
+
+
+class Verb(msgspec.Struct, frozen=True):
+    """One verb: its words (``"data add"``), its function, and whether it only reads."""
+
+    words: str
+    function: Callable[..., Any]
+    reads: bool
+
+    @property
+    def group(self) -> str:
+        return self.words.rpartition(" ")[0]
+
+    @property
+    def name(self) -> str:
+        return self.words.rpartition(" ")[2]
+
+    @property
+    def takes_workspace(self) -> bool:
+        return "ws" in inspect.signature(self.function).parameters
+
+    @property
+    def summary(self) -> str:
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    @property
+    def parameters(self) -> list[inspect.Parameter]:
+        """What a caller gives: everything but the workspace."""
+        found = inspect.signature(self.function, eval_str=True).parameters.values()
+        return [parameter for parameter in found if parameter.name != "ws"]
+
+
+_TABLE: dict[str, Verb] = {}
+
+
+def verb(words: str, *, reads: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Enter a function in the table of verbs, and give it the current workspace when the caller gives none."""
+
+    def enter(function: Callable[P, R]) -> Callable[P, R]:
+        takes_workspace = "ws" in inspect.signature(function).parameters
+
+        @wraps(function)
+        def bound(*args: P.args, **kwargs: P.kwargs) -> R:
+            if takes_workspace and kwargs.get("ws") is None:
+                from flyball.service.workspace import Workspace
+
+                kwargs["ws"] = Workspace.current()
+            return function(*args, **kwargs)
+
+        _TABLE[words] = Verb(words, bound, reads)
+        return bound
+
+    return enter
+
+
+def table() -> dict[str, Verb]:
+    """Every verb by its words."""
+    for module in MODULES:
+        import_module(f"flyball.service.{module}")
+    return _TABLE
+
+
+def plain(content: Any) -> Any:
+    """A verb's answer as JSON's own types: the stable shape that ``--json`` and HTTP give."""
+    return msgspec.to_builtins(content, enc_hook=_plain_other)
+
+
+def _plain_other(value: Any) -> Any:
+    if hasattr(value, "to_dicts"):  # a Polars frame
+        return value.to_dicts()
+    if hasattr(value, "tolist"):  # NumPy
+        return value.tolist()
+    return str(value)
+
+
+if TYPE_CHECKING:
+    CURRENT: Workspace
+else:
+    CURRENT = None  # the default of a verb's ``ws``: the workspace of the folder you stand in
