@@ -15,16 +15,18 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from flyball.pipelines import pipeline, step, when
     from flyball.serve.client import Client
-    from flyball.service import Workspace, checks, data, features, models, track
+    from flyball import checks, features, models, track
+    from flyball.service import Workspace, data
     from flyball.service.steps import gate
 
-# name -> where it lives. Parts are the practices bound to the current workspace.
+# name -> where it lives. A practice's own package holds its definitions; its verbs, bound to the current workspace,
+# live in the service and are found through `bound`.
 _WHERE = {
     "data": "flyball.service.data",
-    "checks": "flyball.service.checks",
-    "features": "flyball.service.features",
-    "models": "flyball.service.models",
-    "track": "flyball.service.track",
+    "checks": "flyball.checks",
+    "features": "flyball.features",
+    "models": "flyball.models",
+    "track": "flyball.track",
     "gate": "flyball.service.steps:gate",
     "step": "flyball.pipelines:step",
     "pipeline": "flyball.pipelines:pipeline",
@@ -55,3 +57,14 @@ def __getattr__(name: str) -> Any:
     module, _, attribute = _WHERE[name].partition(":")
     found = import_module(module)
     return getattr(found, attribute) if attribute else found
+
+
+def bound(part: str, name: str) -> Any:
+    """A verb of a practice, bound to the current workspace: what ``fb.models.register`` means.
+
+    Practices ask here for names they don't have themselves, so that they need not know the service above them.
+    """
+    found = None if name.startswith("_") else getattr(import_module(f"flyball.service.{part}"), name, None)
+    if found is None:
+        raise AttributeError(f"flyball.{part} has no {name!r}")
+    return found

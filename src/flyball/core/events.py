@@ -33,7 +33,7 @@ class Sets(msgspec.Struct, frozen=True):
 
     noun: str
     key: str
-    content: dict[str, Any] | None
+    content: Any
 
 
 class Edge(msgspec.Struct, frozen=True):

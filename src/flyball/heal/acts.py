@@ -1,6 +1,6 @@
 """A decision carried out, once: written before it acts, one transaction when it changes what serves, safe to repeat.
 
-``Hands`` is all that acting needs from outside; a dry run decides and records, and has no hands.
+``Hands`` is all that acting needs from outside; a dry run decides and records, and lets them rest.
 """
 
 from __future__ import annotations
@@ -30,6 +30,10 @@ class Hands(Protocol):
 
     def train(self, pipeline: str, params: dict[str, Any], because: str) -> Run:
         """Run (or resume) the run of ``because``; returns it when it has ended, refused or done."""
+        ...
+
+    def tidy(self, cursor: dict[str, int]) -> None:
+        """Hand closed log segments over to tables, but for what ``cursor`` says has not been read."""
         ...
 
 

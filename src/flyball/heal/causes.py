@@ -6,7 +6,7 @@ ends the search, so nobody retrains a model because a server was slow or a feed 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -37,7 +37,7 @@ class Signals(msgspec.Struct, frozen=True, kw_only=True):
     quality_fell: bool | None = None
     calibration_broken: bool | None = None
     inputs_moved: bool | None = None
-    statistics: dict[str, Any] = {}
+    because: str = ""  # the figures behind the fall in quality, as a sentence
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -87,12 +87,10 @@ def diagnose(seen: Signals, limits: Limits) -> Diagnosis:
         return Diagnosis("shock", f"{days}: far from the days before, and not lasting", "watch", "retrain")
     if seen.quality_fell:
         if seen.inputs_moved and not seen.calibration_broken:
-            return Diagnosis(
-                "harmful_covariate_shift", "inputs moved and quality fell", "retrain", "promote without a gate"
-            )
-        return Diagnosis(
-            "concept_drift", "labels show the loss up beyond its own variation", "retrain", "wait for the schedule"
-        )
+            because = seen.because or "inputs moved and quality fell"
+            return Diagnosis("harmful_covariate_shift", because, "retrain", "promote without a gate")
+        because = seen.because or "labels show the loss up beyond its own variation"
+        return Diagnosis("concept_drift", because, "retrain", "wait for the schedule")
     if seen.inputs_moved:
         return Diagnosis(
             "benign_covariate_shift", "inputs moved, quality holds", "watch", "retrain on drift alone"

@@ -14,12 +14,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from flyball.core.records import Alias, Decision, ModelVersion, Report, Route
+import msgspec
+
+from flyball.core.records import Alias, Decision, Incident, ModelVersion, Report, Route
 from flyball.heal import acts, traffic
 from flyball.heal.canary import Trial
 from flyball.heal.incidents import close_incident, open_incident, open_of
 from flyball.heal.policy import Policy
 from flyball.heal.watch import Watch
+from flyball.monitor.windows import DayStats
 from flyball.stores.metadata import Ledger
 from flyball.stores.prediction_log import Record, Tail
 
@@ -68,7 +71,7 @@ class Governor:
         route = self.ledger.find("route", self.policy.endpoint, Route)
         if route is None or self._history is None:
             return
-        since = now - timedelta(days=self.policy.quality.reference_days + self.policy.quality.window_days + 7)
+        since = now - timedelta(days=90)
         past = list(self._history.records(self.policy.endpoint, min(since, route.set_at)))
         self.watch.feed(past)
         self._kept = past
@@ -160,33 +163,41 @@ class Governor:
         """Once a day: shocks, quality, cause; and what the cause asks for."""
         if not self.watch.is_due(now):
             return
+        self._hands.tidy(self._tail.cursor())
         route = traffic.route_of(self.ledger, self.policy.endpoint)
-        open_contracts = tuple(one.subject for one in open_of(self.ledger, "upstream_data_bug"))
-        seen = self.watch.look(route.champion, self._serving_since(route), now, open_contracts)
-        for shock in seen.new_shocks:
-            open_incident(
-                self.ledger,
-                "shock",
-                f"{route.endpoint} {shock.day}",
-                shock.because,
-                at=now,
-                actor=acts.GOVERNOR,
-                evidence=shock.evidence,
-            )
-        for incident in open_of(self.ledger, "shock"):
-            if incident.subject.rpartition(" ")[2] in seen.over_shocks:
-                close_incident(self.ledger, incident, "the days after were as before", at=now, actor=acts.GOVERNOR)
-        if seen.report is not None:
-            with self.ledger.transaction() as tx:
-                tx.append(
-                    "monitor.reported",
-                    route.endpoint,
-                    actor="monitor",
-                    at=now,
-                    sets=[("report", seen.report.id, seen.report)],
-                )
+        shocked = {one.subject.rpartition(" ")[2]: one for one in open_of(self.ledger, "shock")}
+        seen = self.watch.look(
+            route.champion,
+            self._serving_since(route),
+            now,
+            reference=self._reference(route.champion),
+            open_contracts=tuple(one.subject for one in open_of(self.ledger, "upstream_data_bug")),
+            open_shocks=tuple(shocked),
+        )
+        for shock in seen.shocks:
+            because = f"{shock.value:.0%} on {shock.day}, {shock.typical:.0%} is typical: {shock.sigmas:+.1f} robust sigmas"
+            self._open("shock", f"{route.endpoint} {shock.day}", because, msgspec.to_builtins(shock), now)
+        for day in seen.over:
+            close_incident(self.ledger, shocked[day], "the days after were as before", at=now, actor=acts.GOVERNOR)
+        with self.ledger.transaction() as tx:
+            sets = [("report", seen.report.id, seen.report)]
+            tx.append("monitor.reported", route.endpoint, actor="monitor", at=now, sets=sets)
         if seen.diagnosis.action == "retrain" and route.candidate is None:
             self._retrain(route, seen.diagnosis.cause, seen.diagnosis.because, seen.evidence, now)
+
+    def _open(self, cause: str, subject: str, because: str, evidence: dict[str, Any], now: datetime) -> None:
+        """Open an incident once: a day that was a shock stays one, however often it is looked at."""
+        if any(one.cause == cause and one.subject == subject for one in self.ledger.ls("incident", Incident)):
+            return
+        open_incident(
+            self.ledger, cause, subject, because, at=now, actor=acts.GOVERNOR, evidence=finite(evidence)
+        )
+
+    def _reference(self, ref: str) -> list[DayStats]:
+        """The out-of-sample days that were kept with a version's gate."""
+        version = self.ledger.get("model", ref, ModelVersion)
+        gate = self.ledger.find("report", version.gate, Report) if version.gate else None
+        return msgspec.convert((gate.evidence if gate else {}).get("reference", []), list[DayStats])
 
     def _serving_since(self, route: Route) -> datetime:
         """When the present champion became champion."""

@@ -31,11 +31,11 @@ class Quality(msgspec.Struct, frozen=True):
     """When the champion's quality has fallen beyond its own variation in time."""
 
     window_days: int = 21
-    reference_days: int = 28  # the first labelled days of a champion, which the window is held against
     false_alarms_per_month: float = 0.1
     min_labelled: int = 500
     min_coverage: float = 0.8
     shock_sigmas: float = 3.5  # robust distance of one day from the days before it
+    day_starts_h: float = 0.0  # when a day begins, in hours after midnight UTC
 
 
 class Retrain(msgspec.Struct, frozen=True):

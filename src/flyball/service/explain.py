@@ -119,17 +119,42 @@ class _Check:
             node.verified = True
 
 
+_SHOWN = ("endpoint", "model", "assigned", "arm", "rho", "output", "fallback", "error", "latency_us", "entities", "label")
+
+
 def _prediction(check: _Check, identifier: str) -> Node:
-    ws = check.ws
-    found = ws.predictions.find(identifier)
-    if found is None:
-        raise NotFound(f"no prediction {identifier!r} in the log", "an id looks like p_01hx…; flyball runs ls lists runs")
-    facts = {name: value for name, value in found.facts.items() if value not in (None, "", [])}
+    from flyball.core.clock import from_us
+    from flyball.stores.predictions import seal_of
+
+    row = check.ws.predictions.find(identifier)
+    facts = {"at": from_us(row["at_us"]), **{name: row[name] for name in _SHOWN if row[name] not in (None, "", [])}}
     node = Node(what="prediction", name=identifier, facts=facts)
-    check.content(node, f"prediction {identifier}", found.seal, found.recomputed)
-    values = Node(what="features", name=f"{len(found.features)} values", facts=found.features)
-    decision = _route_cause(check, found.endpoint, found.generation)
-    node.of = [_model(check, found.model), values, *([decision] if decision else [])]
+    check.content(node, f"prediction {identifier}", row["seal"], seal_of(row))
+    node.of = [_model(check, row["model"]), _features(check, row)]
+    cause = _route_cause(check, row["endpoint"], row["generation"])
+    if cause is not None:
+        node.of.append(cause)
+    return node
+
+
+def _features(check: _Check, row: dict[str, Any]) -> Node:
+    """The values the model was given, each with the time at which its newest part happened."""
+    from flyball.core.clock import from_us
+
+    version = check.ws.ledger.get("model", row["model"], ModelVersion)
+    names = [field.name for field in version.signature.inputs]
+    facts: dict[str, Any] = {}
+    for name, value, at in zip(names, row["features"], row["times_us"] or [None] * len(names), strict=False):
+        facts[name] = value if at is None else f"{_short(value)} of {from_us(at):%Y-%m-%d %H:%M}"
+    node = Node(what="features", name=f"{len(names)} values", facts=facts)
+    if version.feature_service is not None:
+        node.name += f" of {version.feature_service}"
+        check.record(node, "service", version.feature_service)
+        for ref in check.ws.ledger.get("service", version.feature_service, dict)["views"]:
+            view = check.ws.ledger.get("view", ref, dict)
+            child = Node(what="view", name=ref, facts={"source": view["source"], "entity": view["entity"]})
+            check.record(child, "view", ref)
+            node.of.append(child)
     return node
 
 
@@ -231,7 +256,7 @@ def _run(check: _Check, key: str) -> Node:
     environment = ws.ledger.find("environment", run.environment, Environment)
     if environment is not None:
         node.of.append(_environment(check, environment))
-    for ref in dict.fromkeys(run.inputs.values()):
+    for ref in dict.fromkeys(value.removeprefix("snapshot:") for value in run.inputs.values()):
         if ws.ledger.find("snapshot", ref, Snapshot) is not None:
             node.of.append(_snapshot(check, ref))
     if run.because.startswith("dec_"):

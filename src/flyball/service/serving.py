@@ -152,8 +152,8 @@ def predict(
     return dict(
         client.predict(
             endpoint,
-            entities={name: _number(value) for name, value in (entity or {}).items()},
-            features={name: _number(value) for name, value in (feature or {}).items()},
+            entities={name: number(value) for name, value in (entity or {}).items()},
+            features={name: number(value) for name, value in (feature or {}).items()},
             at=datetime.fromisoformat(at) if at else None,
         )
     )
@@ -172,7 +172,8 @@ def _client(ws: Workspace) -> Any:
     return Client(f"http://{ws.config.serve.host}:{ws.config.serve.port}")
 
 
-def _number(text: str) -> Any:
+def number(text: str) -> Any:
+    """A word of the command line as the number it looks like, else as it is."""
     for kind in (int, float):
         try:
             return kind(text)

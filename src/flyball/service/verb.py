@@ -90,6 +90,8 @@ def plain(content: Any) -> Any:
 
 
 def _plain_other(value: Any) -> Any:
+    if hasattr(value, "result"):  # an answer that wraps its record to say it in words
+        return msgspec.to_builtins(value.result, enc_hook=_plain_other)
     if hasattr(value, "to_dicts"):  # a Polars frame
         return value.to_dicts()
     if hasattr(value, "tolist"):  # NumPy

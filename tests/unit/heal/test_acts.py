@@ -33,6 +33,9 @@ class Hands:
     def train(self, pipeline: str, params: dict[str, Any], because: str) -> Run:
         raise AssertionError
 
+    def tidy(self, cursor: dict[str, int]) -> None:
+        raise AssertionError
+
 
 def a_ledger(folder: Path, *, gate: str | None = "rep_1") -> Ledger:
     """A champion delays@1 at the endpoint, and delays@2 registered."""

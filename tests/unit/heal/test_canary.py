@@ -24,15 +24,15 @@ def a_route(share: float = 0.1) -> Route:
 
 
 def days(
-    n: int, rng: np.random.Generator, *, rho: float = 0.1, error: float = 0.0, worse: float = 0.0, first: int = 0
+    n: int, rng: np.random.Generator, *, rho: float = 0.1, error: float = 0.0, worse: float = 0.0, first: int = 0, base: float = 0.0
 ) -> list[Record]:
-    """``n`` requests: the candidate fails with chance ``error``; its probability is off by ``worse`` more."""
+    """``n`` requests: every arm fails with chance ``base``, the candidate with ``error`` on top; ``worse`` shifts its answers."""
     found: list[Record] = []
     for number in range(first, first + n):
         p = rng.uniform(0.1, 0.9)
         y = float(rng.random() < p)
         to_candidate = rng.random() < rho
-        failed = to_candidate and rng.random() < error
+        failed = rng.random() < base or (to_candidate and rng.random() < error)
         outputs = {"delays@1": p, "delays@2": float(np.clip(p + worse * rng.choice([-1, 1]), 0, 1))}
         answered = "delays@2" if to_candidate and not failed else "delays@1"
         at = to_us(START + timedelta(minutes=number))
@@ -92,7 +92,7 @@ def test_false_rollbacks_stay_below_the_level_however_often_it_is_looked_at() ->
         rng = np.random.default_rng([3, seed])
         trial = Trial(a_route(), POLICY, START)
         for part in range(8):
-            trial.feed(days(50, rng, error=0.02, first=50 * part))
+            trial.feed(days(50, rng, base=0.02, first=50 * part))
             if trial.judge(a_route(), START).kind == "harm":
                 rolled_back += 1
                 break

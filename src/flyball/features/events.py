@@ -1,0 +1,156 @@
+"""A source's rows as arrays: what training and serving both start from, so that they can't differ.
+
+Rows with a null key or clock never count; NaN, infinities and numbers beyond 1e150 are nulls; the same row
+twice counts once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from flyball.errors import Invalid, NotFound, nearest
+from flyball.features.definitions import View
+from flyball.stores.online_chunks import Floats, Ints, clean
+
+Frame = pl.DataFrame | pl.LazyFrame
+_TEXTS = (pl.String, pl.Categorical, pl.Enum, pl.Null)
+_PRIME = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Events(msgspec.Struct, frozen=True):
+    """Rows of one view: keys as a frame, the rest as arrays. Times in microseconds, UTC; NaN is null."""
+
+    keys: pl.DataFrame
+    happened: Ints
+    known: Ints
+    row_ids: Ints
+    values: Floats  # (rows, len(view.stored_columns))
+
+    def __len__(self) -> int:
+        return len(self.happened)
+
+
+def source_of(view: View, sources: Mapping[str, Frame]) -> Frame:
+    """The frame a view reads; a missing one names the nearest."""
+    if view.source not in sources:
+        raise NotFound(
+            f"view {view.name!r} reads source {view.source!r}, which was not given",
+            nearest(view.source, list(sources)),
+            view=view.name,
+        )
+    return sources[view.source]
+
+
+def events_of(view: View, source: Frame) -> Events:
+    """Take from a source what a view needs; a missing or wrong column is named.
+
+    Columns go to NumPy one by one, without a Polars expression: planning one costs 0.4 ms, and fifty rows are
+    pushed in less.
+    """
+    needed = dict.fromkeys((*view.entity, view.happened, view.known, *view.row_id, *view.stored_columns))
+    schema = source.collect_schema()
+    columns = schema.names()
+    for name in needed:
+        if name not in schema:
+            raise Invalid(
+                f"source {view.source!r} of view {view.name!r} has no column {name!r}",
+                nearest(name, columns),
+                view=view.name,
+                column=name,
+            )
+    where = f"source {view.source!r} of view {view.name!r}"
+    frame = source.lazy().select(*needed).collect() if isinstance(source, pl.LazyFrame) else source
+    required = (*view.entity, view.happened, view.known)
+    if any(frame[name].null_count() for name in required):
+        frame = frame.drop_nulls(required)
+    return Events(
+        keys_of(frame, view.entity, where),
+        times_us(frame[view.happened], where),
+        times_us(frame[view.known], where),
+        _row_ids([frame[name] for name in view.row_id], len(frame), where),
+        _values([frame[name] for name in view.stored_columns], len(frame), where),
+    )
+
+
+def keys_of(frame: pl.DataFrame, entity: Sequence[str], where: str) -> pl.DataFrame:
+    """Key columns as text or 64-bit whole numbers; another type is named."""
+    return pl.DataFrame([_key(frame, name, where) for name in entity])
+
+
+def _key(frame: pl.DataFrame, name: str, where: str) -> pl.Series:
+    if name not in frame.columns:
+        raise Invalid(f"{where} has no key column {name!r}", nearest(name, frame.columns), column=name)
+    series = frame[name]
+    if series.dtype.is_integer():
+        return series if series.dtype == pl.Int64 else series.cast(pl.Int64)
+    if series.dtype in _TEXTS:
+        return series if series.dtype == pl.String else series.cast(pl.String)
+    raise Invalid(
+        f"{where}: key {name!r} is {series.dtype}", "keys are text or whole numbers; cast it", column=name
+    )
+
+
+def times_us(series: pl.Series, where: str) -> Ints:
+    """Microseconds since 1970, UTC. A time without a zone is read as UTC, a date as its midnight; null becomes 0."""
+    if series.dtype == pl.Null:
+        return np.zeros(len(series), dtype=np.int64)
+    if not (series.dtype == pl.Date or isinstance(series.dtype, pl.Datetime)):
+        raise Invalid(
+            f"{where}: {series.name!r} is {series.dtype}, not a time",
+            f"parse it first: pl.col({series.name!r}).str.to_datetime(time_zone='UTC')",
+            column=series.name,
+        )
+    times = series.to_numpy().astype("datetime64[us]")  # whatever the zone, Polars gives UTC
+    return np.where(np.isnat(times), 0, times.view(np.int64))
+
+
+def _values(columns: Sequence[pl.Series], rows: int, where: str) -> Floats:
+    values = np.empty((rows, len(columns)), dtype=np.float64)
+    for i, series in enumerate(columns):
+        dtype = series.dtype
+        if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Null)):
+            raise Invalid(
+                f"{where}: {series.name!r} is {dtype}",
+                "features are numbers or booleans; encode it as one first",
+                column=series.name,
+            )
+        plain = series if dtype.is_integer() or dtype.is_float() else series.cast(pl.Float64)
+        values[:, i] = plain.to_numpy()  # nulls are NaN
+    return clean(values)
+
+
+def _row_ids(columns: Sequence[pl.Series], rows: int, where: str) -> Ints:
+    """64 bits that tell rows apart, the same in every process and version; 0 without columns."""
+    ids = np.zeros(rows, dtype=np.uint64)
+    for series in columns:
+        if series.dtype in _TEXTS:
+            texts = series.cast(pl.String).to_list()
+            known = {text: _hash(text) for text in set(texts)}
+            part = np.array([known[text] for text in texts], dtype=np.uint64)
+        elif series.dtype.is_integer() or series.dtype == pl.Boolean:
+            part = (
+                (series.cast(pl.Int64).fill_null(-1) if series.null_count() else series)
+                .to_numpy()
+                .astype(np.uint64)
+            )
+        elif series.dtype.is_temporal():
+            part = times_us(series, where).astype(np.uint64)
+        else:
+            raise Invalid(
+                f"{where}: row_id column {series.name!r} is {series.dtype}",
+                "row ids are text, whole numbers or times",
+                column=series.name,
+            )
+        ids = (ids ^ part) * _PRIME
+        ids ^= ids >> np.uint64(29)
+    return ids.view(np.int64)
+
+
+def _hash(text: str | None) -> int:
+    data = b"\x00" if text is None else b"\x01" + text.encode()
+    return int.from_bytes(blake2b(data, digest_size=8).digest(), "little")

@@ -1,0 +1,183 @@
+"""Watch one endpoint's champion, once a day: shocks, quality and calibration against its own past, and what they mean.
+
+A model is held against its own reference: out-of-sample days of its training (kept with its gate's report). The limit
+comes from that reference's own variation in time. Every answer of a model counts, shadows included, so a challenger has
+a record of its own by the time it is promoted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from flyball.core.clock import to_us
+from flyball.core.records import Report
+from flyball.heal.causes import Diagnosis, Limits, Signals, diagnose
+from flyball.heal.policy import Policy
+from flyball.monitor import quality
+from flyball.monitor.quality import Alarm
+from flyball.monitor.reports import report_of
+from flyball.monitor.windows import DayStats, DayTable
+from flyball.stores.prediction_log import Label, Prediction, Record, Shadow
+
+_DAY = timedelta(days=1)
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What one look found."""
+
+    diagnosis: Diagnosis
+    evidence: dict[str, Any]
+    shocks: tuple[quality.Shock, ...]  # days that ended a day ago or less: news
+    over: tuple[str, ...]  # days that were shocks and have been followed by ordinary ones
+    report: Report
+
+
+class Watch:
+    """Sums by model and day, fed from the log; :meth:`look` turns them into a diagnosis."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self._starts_s = policy.quality.day_starts_h * 3600.0
+        self._expires_s = policy.canary.label_wait_days * 86_400.0
+        self._tables: dict[str, DayTable] = {}
+        self._models_of: dict[str, list[str]] = {}  # prediction -> models that scored it
+        self._early: dict[str, Label] = {}
+        self._latest: date | None = None
+        self._errors: Counter[date] = Counter()
+        self._requests: Counter[date] = Counter()
+
+    def feed(self, records: Iterable[Record]) -> None:
+        """Take in what is new in the log; an id counts once."""
+        for record in records:
+            if isinstance(record, Label):
+                self._label(record)
+            elif record.endpoint == self.policy.endpoint:
+                self._answer(record)
+
+    def _answer(self, record: Prediction | Shadow) -> None:
+        known = self._models_of.setdefault(record.id, [])
+        if record.model in known or record.output is None:
+            return
+        known.append(record.model)
+        table = self._table(record.model)
+        table.add(record.id, record.at_us, record.output, latency_us=record.latency_us)
+        label = self._early.get(record.id)
+        if label is not None:
+            table.label(record.id, label.value, label.known_us)
+
+    def _label(self, label: Label) -> None:
+        self._early[label.id] = label  # a shadow of this prediction may still come
+        for model in self._models_of.get(label.id, ()):
+            self._table(model).label(label.id, label.value, label.known_us)
+
+    def _table(self, model: str) -> DayTable:
+        if model not in self._tables:
+            self._tables[model] = DayTable(expires_after_s=self._expires_s, day_starts_s=self._starts_s)
+        return self._tables[model]
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether a day has ended since the last look."""
+        return self._latest is None or self._day(now) > self._latest
+
+    def _day(self, now: datetime) -> date:
+        return (now - timedelta(seconds=self._starts_s)).date()
+
+    def look(
+        self,
+        champion: str,
+        since: datetime,
+        now: datetime,
+        *,
+        reference: Sequence[DayStats],
+        open_contracts: tuple[str, ...],
+        open_shocks: Sequence[str],
+    ) -> Seen:
+        """The state of things at the end of a day. ``since`` is when the champion took over: older days are not its own."""
+        self._latest = self._day(now)
+        settings = self.policy.quality
+        table = self._table(champion)
+        last = table.day_of(to_us(now)) - 1  # the newest whole day
+        days = table.days(to_us(now), first=last - 60, last=last)
+        own = [one for one in days if one.number > table.day_of(to_us(since))]
+        share = settings.false_alarms_per_month / 2.0  # two questions, one declared number
+        loss = quality.trailing_alarm(own, reference, settings.window_days, share, metric="log_loss")
+        gap = quality.trailing_alarm(
+            own, reference, settings.window_days, share, metric="calibration_gap", both_sides=True
+        )
+        shocks = quality.shocks(days, sigmas=settings.shock_sigmas)
+        window = [one for one in own if one.number > last - settings.window_days]
+        signals = self._signals(window, loss, gap, shocks, last, open_contracts)
+        found = diagnose(signals, self._limits())
+        evidence = {
+            "champion": champion,
+            "log_loss": msgspec.to_builtins(loss),
+            "calibration_gap": msgspec.to_builtins(gap),
+            "coverage": signals.label_coverage,
+            "cause": found.cause,
+        }
+        report = report_of(
+            "quality",
+            self.policy.endpoint,
+            evidence,
+            at=now,
+            passed=not (loss.fell or gap.fell),
+            summary=f"{found.cause}: {found.because}",
+            since=now - settings.window_days * _DAY,
+            until=now,
+        )
+        return Seen(
+            diagnosis=found,
+            evidence={**evidence, "report": report.id},
+            shocks=tuple(one for one in shocks if one.number >= last - 1),
+            over=self._over(open_shocks, shocks, days, last),
+            report=report,
+        )
+
+    def _over(
+        self, open_shocks: Sequence[str], shocks: Sequence[quality.Shock], days: Sequence[DayStats], last: int
+    ) -> tuple[str, ...]:
+        """Open shock days after which a whole labelled day was ordinary again."""
+        extreme = {one.number for one in shocks}
+        calm = {one.number for one in days if one.number not in extreme and one.labelled and one.number <= last}
+        numbers = {one.day: one.number for one in days}
+        return tuple(day for day in open_shocks if day in numbers and any(c > numbers[day] for c in calm))
+
+    def _signals(
+        self,
+        window: Sequence[DayStats],
+        loss: Alarm,
+        gap: Alarm,
+        shocks: Sequence[quality.Shock],
+        last: int,
+        open_contracts: tuple[str, ...],
+    ) -> Signals:
+        settings = self.policy.quality
+        asked = sum(one.n for one in window)
+        labelled = sum(one.labelled for one in window)
+        enough = labelled >= settings.min_labelled
+        fell = bool(loss.fell) or bool(gap.fell)
+        known = enough and (loss.fell is not None or gap.fell is not None)
+        return Signals(
+            requests=asked,
+            error_share=sum(one.errors for one in window) / asked if asked else 0.0,
+            open_contracts=open_contracts,
+            label_coverage=labelled / asked if asked else None,
+            shock_days=tuple(one.day for one in shocks if one.number == last),
+            quality_fell=fell if known else None,
+            calibration_broken=gap.fell if known else None,
+            because=gap.because if gap.fell else loss.because,
+        )
+
+    def _limits(self) -> Limits:
+        limits = self.policy.infrastructure
+        return Limits(
+            max_error_share=limits.max_error_share,
+            max_p99_ms=limits.max_p99_ms,
+            min_requests=limits.min_requests,
+            min_coverage=self.policy.quality.min_coverage,
+        )

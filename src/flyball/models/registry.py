@@ -1,0 +1,198 @@
+"""The registry: numbered versions of a model, and aliases such as ``champion`` that point at one of them."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from flyball.core.events import Edge
+from flyball.core.hashing import is_digest
+from flyball.core.records import Alias, ModelVersion, Signature
+from flyball.errors import Conflict, Invalid
+from flyball.models.export import export
+from flyball.models.predictor import Predictor, load
+from flyball.models.refs import aliases_of, history, lineage_name, resolve, versions
+from flyball.models.scoring import output_of, takes_nulls
+from flyball.models.signature import PREDICTION, Sample, infer, names_of
+from flyball.stores.blobs import Blobs
+from flyball.stores.metadata import Ledger, Transaction
+
+__all__ = [
+    "Predictor",
+    "aliases_of",
+    "history",
+    "lineage_name",
+    "load",
+    "register",
+    "resolve",
+    "set_alias",
+    "versions",
+]
+Format = Literal["auto", "onnx", "pickle"]
+
+
+class _Serving(msgspec.Struct):
+    """What will be registered, once its bytes are stored."""
+
+    artifact: str
+    format: Literal["onnx", "pickle"]
+    native: str | None
+    facts: dict[str, Any]
+
+
+def register(
+    ledger: Ledger,
+    blobs: Blobs,
+    name: str,
+    model: Any,
+    *,
+    actor: str,
+    sample: Sample | None = None,
+    signature: Signature | None = None,
+    format: Format = "auto",
+    aliases: Iterable[str] = (),
+    run: str | None = None,
+    node: str | None = None,
+    training: Mapping[str, str] | None = None,
+    feature_service: str | None = None,
+    gate: str | None = None,
+    metrics: Mapping[str, float] | None = None,
+    tolerance: float = 1e-5,
+    note: str = "",
+) -> ModelVersion:
+    """Register a model under the next number, with its signature, proved export, lineage and aliases, in one commit.
+
+    ``model`` is a scikit-learn estimator, any object that predicts, or the bytes of an ONNX file (``format="onnx"``).
+    The same node of the same run registering again gets the version it made before. ``training`` maps a role to a
+    snapshot's ref or a digest.
+    """
+    _check_name(name)
+    aliases = tuple(aliases)
+    for alias in aliases:
+        _check_alias(alias)
+    once = f"{name}/{run}/{node or ''}" if run else None
+    if once and (made := ledger.find("registration", once, str)):
+        return ledger.get("model", made, ModelVersion)
+    if signature is None:
+        signature = _signature(model, sample, name)
+    serving = _store(blobs, model, sample, format, tolerance)
+    with ledger.transaction() as tx:
+        if once and (made := tx.find("registration", once, str)):
+            return _found(tx, made)
+        version = ModelVersion(
+            name=name,
+            number=tx.next_number("model", name),
+            artifact=serving.artifact,
+            format=serving.format,
+            signature=signature,
+            created=tx.now(),
+            run=run,
+            native=serving.native,
+            training=dict(training or {}),
+            feature_service=feature_service,
+            gate=gate,
+            metrics=dict(metrics or {}),
+            export=serving.facts,
+            note=note,
+        )
+        sets: list[tuple[str, str, Any]] = [("model", version.ref, version)]
+        if once:
+            sets.append(("registration", once, version.ref))
+        tx.append(
+            "model.registered", version.ref, actor=actor, at=version.created, sets=sets, edges=_edges(version)
+        )
+        for alias in aliases:
+            _point(tx, version, alias, because=f"registered with {version.ref}", actor=actor)
+    return version
+
+
+def set_alias(ledger: Ledger, model: str, alias: str, number: int, *, because: str, actor: str) -> Alias:
+    """Point an alias at a version; who did it and why stays in :func:`history`. The same again changes nothing."""
+    _check_alias(alias)
+    version = resolve(ledger, f"{model}@{number}")
+    with ledger.transaction() as tx:
+        now = tx.find("alias", f"{model}@{alias}", Alias)
+        if now is not None and now.number == number:
+            return now
+        return _point(tx, version, alias, because=because, actor=actor)
+
+
+def _store(blobs: Blobs, model: Any, sample: Sample | None, wanted: Format, tolerance: float) -> _Serving:
+    if isinstance(model, bytes | bytearray | memoryview):
+        if wanted != "onnx":
+            raise Invalid("bytes can be registered as ONNX only", 'pass format="onnx", or the model itself')
+        return _Serving(blobs.put(bytes(model)), "onnx", None, {"reason": "ready-made ONNX"})
+    try:
+        native = blobs.put(pickle.dumps(model, protocol=5))
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise Invalid(
+            f"a {type(model).__name__} can't be pickled: {error}", "define its class at the top of a module"
+        ) from error
+    if wanted == "pickle":
+        return _Serving(native, "pickle", native, {"reason": "asked for"})
+    exported = export(model, sample, tolerance=tolerance)
+    if exported.onnx is not None:
+        return _Serving(blobs.put(exported.onnx), "onnx", native, exported.facts)
+    if wanted == "onnx":
+        raise Invalid(
+            f"no ONNX export of {type(model).__name__}: {exported.facts['reason']}",
+            'format="auto" keeps the pickle',
+        )
+    return _Serving(native, "pickle", native, exported.facts)
+
+
+def _signature(model: Any, sample: Sample | None, name: str) -> Signature:
+    if sample is None:
+        raise Invalid(f"{name} has no signature", "pass sample=FRAME (rows of its features) or signature=")
+    names_of(sample)
+    if isinstance(model, bytes | bytearray | memoryview):
+        return infer(sample, PREDICTION, allows_nulls=True)
+    return infer(sample, output_of(model), allows_nulls=takes_nulls(model, sample))
+
+
+def _edges(version: ModelVersion) -> list[Edge]:
+    here = lineage_name(version.ref)
+    edges = [Edge(here, version.artifact, "artifact")]
+    if version.native and version.native != version.artifact:
+        edges.append(Edge(here, version.native, "native"))
+    if version.run:
+        edges.append(Edge(here, version.run, "run"))
+    for role, source in version.training.items():
+        of = source if is_digest(source) or ":" in source else f"snapshot:{source}"
+        edges.append(Edge(here, of, f"training:{role}"))
+    if version.gate:
+        edges.append(Edge(here, version.gate, "gate"))
+    if version.feature_service:
+        edges.append(Edge(here, f"service:{version.feature_service}", "features"))
+    return edges
+
+
+def _point(tx: Transaction, version: ModelVersion, alias: str, *, because: str, actor: str) -> Alias:
+    key = f"{version.name}@{alias}"
+    before = tx.find("alias", key, Alias)
+    at = tx.now()
+    record = Alias(model=version.name, alias=alias, number=version.number, set_at=at, because=because)
+    body = {"number": version.number, "before": before.number if before else None, "because": because}
+    tx.append("alias.set", key, actor=actor, at=at, sets=[("alias", key, record)], body=body)
+    return record
+
+
+def _found(tx: Transaction, ref: str) -> ModelVersion:
+    version = tx.find("model", ref, ModelVersion)
+    if version is None:
+        raise Conflict(f"{ref} was registered and is gone", "was another ledger put in its place?")
+    return version
+
+
+def _check_name(name: str) -> None:
+    if not name or any(letter in name for letter in "@:/ \n"):
+        raise Invalid(f"{name!r} can't name a model", "use letters, digits, '-', '_' and '.'")
+
+
+def _check_alias(alias: str) -> None:
+    _check_name(alias)
+    if alias.isdigit() or alias == "latest":
+        raise Invalid(f"{alias!r} can't be an alias", "numbers and 'latest' mean versions already")

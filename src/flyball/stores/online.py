@@ -1,0 +1,130 @@
+"""The seam for online features: the rows of a key, appended by one writer, read by many in microseconds.
+
+What a store holds are packed chunks (:mod:`flyball.stores.online_chunks`); every engine keeps the same bytes, so the
+reader that reduces them to features (:mod:`flyball.features.online`) is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from importlib import import_module
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from flyball.errors import Invalid, NotFound, nearest
+
+_encode = msgspec.msgpack.Encoder().encode
+_LONGEST_BYTES = 400  # LMDB takes keys of 511 bytes; the view and the chunk need 16
+
+
+class Rows(msgspec.Struct, frozen=True):
+    """A batch of one view's rows: ``codes[i]`` says which of ``keys`` row i belongs to. Times in microseconds, UTC.
+
+    ``values`` is ``(rows, columns)`` float64; NaN, infinities and numbers beyond 1e150 are nulls. ``row_ids`` tells
+    rows apart that are equal in everything else; all 0 when there is nothing to tell them by.
+    """
+
+    keys: Sequence[bytes]  # from pack_key
+    codes: NDArray[np.int64]
+    happened: NDArray[np.int64]
+    known: NDArray[np.int64]
+    row_ids: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+class Reading(Protocol):
+    """One consistent look at the store; what it returns is valid until :meth:`close`."""
+
+    def tail(self, address: bytes) -> memoryview | None:
+        """The newest chunk of a key; ``None`` for a key (or view, or store) that has no rows."""
+        ...
+
+    def closed(self, address: bytes, at_us: int) -> memoryview | None:
+        """The closed chunk with the latest first row that happened at or before ``at_us``; ``None`` without one."""
+        ...
+
+    def oldest(self, address: bytes) -> memoryview | None:
+        """The oldest closed chunk of a key; ``None`` when there is only the tail."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class OnlineStore(Protocol):
+    """Rows by (view, key). Engines: lmdb.
+
+    One process writes, any number read meanwhile; a reader sees whole batches only, also when the writer is killed.
+    The store can always be rebuilt from the offline tables, so it does not wait for the disk.
+    """
+
+    def append(self, view: str, rows: Rows, *, keep_us: int | None = None) -> int:
+        """Add rows, all or none; returns how many were new.
+
+        A row that is there already changes nothing, so a batch may be repeated, and the order of batches does not
+        matter. With ``keep_us``, rows that happened more than that before the batch's first known time, and that a
+        newer visible row supersedes, may be dropped from the keys written. A second writer waits for the first.
+        """
+        ...
+
+    def begin(self) -> Reading:
+        """One consistent look; never waits, neither for a writer nor for a store that does not exist yet."""
+        ...
+
+    def expire(self, view: str, before_us: int, *, as_of_us: int) -> int:
+        """Drop chunks whose rows all happened by ``before_us`` and are superseded for every t >= ``as_of_us``.
+
+        Returns the rows dropped. A later read that would need them is an error, not a wrong number.
+        """
+        ...
+
+    def clear(self, view: str) -> int:
+        """Forget a view; returns the number of keys it had, 0 when it was unknown."""
+        ...
+
+    def views(self) -> dict[str, int]:
+        """Views with rows, and their number of columns."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the file or connection; closing twice is fine."""
+        ...
+
+
+OPENERS = {"lmdb": "flyball.stores.online_lmdb:open_lmdb"}
+
+
+def open_online(url: str, *, readonly: bool = False) -> OnlineStore:
+    """Open ``lmdb:PATH``. A reader of a store that does not exist yet sees an empty one, and later its rows.
+
+    >>> open_online("redis://localhost")
+    Traceback (most recent call last):
+    flyball.errors.NotFound: no online store speaks 'redis'
+      known: lmdb
+    """
+    scheme, colon, _ = url.partition(":")
+    if not colon:
+        raise Invalid(f"{url!r} is not the URL of an online store", "like lmdb:.flyball/online")
+    if scheme not in OPENERS:
+        raise NotFound(f"no online store speaks {scheme!r}", nearest(scheme, list(OPENERS)), scheme=scheme)
+    module, _, opener = OPENERS[scheme].partition(":")
+    store: OnlineStore = getattr(import_module(module), opener)(url, readonly=readonly)
+    return store
+
+
+def view_address(view: str) -> bytes:
+    """Where the addresses of a view's keys begin: 8 bytes. A key's address is this and :func:`pack_key`."""
+    return blake2b(view.encode(), digest_size=8).digest()
+
+
+def pack_key(parts: Sequence[Any]) -> bytes:
+    """A key of texts and whole numbers as bytes that no other key has, nor begins with.
+
+    >>> pack_key(("UA", 1)) == pack_key(("UA", "1")), pack_key((1,)) == pack_key((True,))
+    (False, False)
+    """
+    packed = _encode(parts)
+    return packed if len(packed) <= _LONGEST_BYTES else b"\xc1" + blake2b(packed, digest_size=32).digest()

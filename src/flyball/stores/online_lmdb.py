@@ -1,0 +1,417 @@
+"""Online features in LMDB: a memory map that many processes read without a lock while one writes.
+
+Commits don't wait for the disk (``sync=False``): a killed process loses no commit, since the pages are the kernel's;
+a machine that loses power may lose the file, which is rebuilt from the offline tables.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lmdb
+import msgspec
+import numpy as np
+
+from flyball.errors import Invalid, Unavailable
+from flyball.stores.online import Rows, view_address
+from flyball.stores.online_chunks import (
+    HALF,
+    NEVER,
+    Floats,
+    Header,
+    Layout,
+    bare_of,
+    bare_rows,
+    build,
+    extend,
+    in_order,
+    layout_of,
+    shifts_of,
+)
+
+T = TypeVar("T")
+_MAP_BYTES = 4 << 30  # address space, not disk; doubled when it is full
+_FEW = 16  # rows of one key up to which plain Python beats NumPy
+_BIAS = 1 << 63  # signed times sort as unsigned big-endian bytes
+_VIEWS = b"\x00views\x00"  # records of views: shorter than any address of a key
+_FULL = "free some space; nothing was lost, and the batch can be repeated"
+
+
+class _Environment:
+    """LMDB forbids opening a file twice in one process, so stores of one path share this."""
+
+    def __init__(self, path: Path, map_bytes: int) -> None:
+        self.path = path
+        self.map_bytes = map_bytes
+        self.users = 0
+        self.writable = False
+        self.pid = os.getpid()
+        self.lock = threading.RLock()
+        self.env: Any = None
+
+    def open(self, readonly: bool) -> None:
+        """Open, or reopen for writing what was open for reading. A reader's missing file is left missing."""
+        with self.lock:
+            if self.env is not None and (readonly or self.writable):
+                return
+            if readonly and not (self.path / "data.mdb").exists():
+                return
+            if self.env is not None:
+                self.env.close()
+            try:
+                if not readonly:
+                    self.path.mkdir(parents=True, exist_ok=True)
+                self.env = lmdb.open(
+                    str(self.path), map_size=self.map_bytes, readonly=readonly, create=not readonly, lock=True,
+                    sync=False, metasync=False, max_readers=1024, max_spare_txns=8, readahead=False,
+                )  # fmt: skip
+                self.writable = not readonly
+                self.env.reader_check()  # slots of killed readers would keep old pages alive
+                _whole(self.env, self.path)
+            except (lmdb.Error, OSError) as error:
+                raise _unavailable(self.path, error) from error
+
+    def resized(self) -> None:
+        """Another process made the map larger: take its size."""
+        with self.lock:
+            self.env.set_mapsize(0)
+
+    def grow(self) -> None:
+        with self.lock:
+            self.env.set_mapsize(self.env.info()["map_size"] * 2)
+
+
+_open: dict[str, _Environment] = {}
+_opening = threading.Lock()
+
+
+def open_lmdb(url: str, *, readonly: bool = False) -> LmdbOnline:
+    """Open ``lmdb:PATH[?map_bytes=N]``; the folder is made when writing."""
+    place, _, query = url.removeprefix("lmdb:").removeprefix("//").partition("?")
+    option, _, map_bytes = query.partition("=")
+    if not place or (query and (option != "map_bytes" or not map_bytes.isdecimal())):
+        raise Invalid(
+            f"{url!r} is not the URL of an LMDB store", "like lmdb:.flyball/online?map_bytes=4294967296"
+        )
+    path = Path(place).absolute()
+    with _opening:
+        shared = _open.get(str(path))
+        if shared is None or shared.pid != os.getpid():  # an environment does not survive a fork
+            shared = _open[str(path)] = _Environment(path, int(map_bytes or _MAP_BYTES))
+        shared.open(readonly)
+        shared.users += 1
+    return LmdbOnline(shared)
+
+
+class LmdbReading:
+    """One read transaction; values are views of the map itself."""
+
+    __slots__ = ("_cursor", "_txn", "tail")
+
+    def __init__(self, txn: Any) -> None:
+        self._txn = txn
+        self._cursor: Any = None
+        self.tail: Callable[[bytes], memoryview | None] = (
+            txn.get
+        )  # no frame of ours: it is asked for every view
+
+    def closed(self, address: bytes, at_us: int) -> memoryview | None:
+        cursor = self._cursor
+        if cursor is None:
+            cursor = self._cursor = self._txn.cursor()
+        # The chunk before the first that begins later; the tail's key, being shorter, sorts before them all.
+        found = cursor.prev() if cursor.set_range(_chunk_key(address, at_us + 1)) else cursor.last()
+        return cursor.value() if found and _is_closed(bytes(cursor.key()), address) else None
+
+    def oldest(self, address: bytes) -> memoryview | None:
+        with self._txn.cursor() as cursor:
+            found = cursor.set_range(address + bytes(8))
+            return cursor.value() if found and _is_closed(bytes(cursor.key()), address) else None
+
+    def close(self) -> None:
+        if self._cursor is not None:
+            self._cursor.close()
+        self._txn.abort()
+
+
+class _Nothing:
+    """A look at a store that does not exist yet."""
+
+    def tail(self, address: bytes) -> memoryview | None:
+        return None
+
+    def closed(self, address: bytes, at_us: int) -> memoryview | None:
+        return None
+
+    def oldest(self, address: bytes) -> memoryview | None:
+        return None
+
+    def close(self) -> None: ...
+
+
+class LmdbOnline:
+    """See :class:`flyball.stores.online.OnlineStore`."""
+
+    def __init__(self, shared: _Environment) -> None:
+        self._shared = shared
+        self._closed = False
+
+    def begin(self) -> LmdbReading | _Nothing:
+        env = self._shared.env
+        if env is None:
+            self._shared.open(readonly=True)
+            env = self._shared.env
+            if env is None:
+                return _Nothing()
+        try:
+            return LmdbReading(env.begin(buffers=True))
+        except lmdb.MapResizedError:
+            self._shared.resized()
+            return LmdbReading(self._shared.env.begin(buffers=True))
+        except lmdb.Error as error:
+            raise _unavailable(self._shared.path, error) from error
+
+    def append(self, view: str, rows: Rows, *, keep_us: int | None = None) -> int:
+        if len(rows.codes) == 0:
+            return 0
+        layout = layout_of(rows.values.shape[1])
+        bare = bare_rows(rows.happened, rows.known, rows.row_ids, rows.values)
+        order = in_order(rows.codes, bare)
+        bare, codes = bare[order], rows.codes[order]
+        starts = [0, *(np.flatnonzero(codes[1:] != codes[:-1]) + 1).tolist()]
+        groups = list(zip(starts, [*starts[1:], len(codes)], codes[starts].tolist(), strict=True))
+        as_of = int(rows.known.min())
+        prefix = view_address(view)
+        plain = _tuples(bare) if len(bare) <= 4096 else None  # at once: one call for 50 rows instead of 50
+
+        def write(txn: Any) -> int:
+            _note_view(txn, view, layout.columns)
+            new = 0
+            for begin, end, code in groups:
+                address = prefix + rows.keys[code]
+                added, closed = _merge(
+                    txn, layout, address, bare[begin:end], plain[begin:end] if plain else None
+                )
+                new += added
+                if closed and keep_us is not None:
+                    _drop(txn, layout, address, as_of - keep_us, as_of)
+            return new
+
+        return self._write(write)
+
+    def expire(self, view: str, before_us: int, *, as_of_us: int) -> int:
+        columns = self.views().get(view)
+        if columns is None:
+            return 0
+        layout, prefix = layout_of(columns), view_address(view)
+
+        def write(txn: Any) -> int:
+            tails = _tails(txn, prefix)
+            return sum(_drop(txn, layout, address, before_us, as_of_us) for address in tails)
+
+        return self._write(write)
+
+    def clear(self, view: str) -> int:
+        if self._shared.env is None or view not in self.views():
+            return 0
+        prefix = view_address(view)
+
+        def write(txn: Any) -> int:
+            tails = _tails(txn, prefix)
+            for key in list(_keys(txn, prefix)):
+                txn.delete(key)
+            txn.delete(_VIEWS + prefix)
+            return len(tails)
+
+        return self._write(write)
+
+    def views(self) -> dict[str, int]:
+        reading = self.begin()
+        try:
+            if isinstance(reading, _Nothing):
+                return {}
+            found = {}
+            for key in _keys(reading._txn, _VIEWS):
+                name, columns = msgspec.msgpack.decode(reading._txn.get(key))
+                found[name] = columns
+            return found
+        finally:
+            reading.close()
+
+    def close(self) -> None:
+        with _opening:
+            if self._closed:
+                return
+            self._closed = True
+            self._shared.users -= 1
+            if self._shared.users == 0:
+                if self._shared.env is not None:
+                    self._shared.env.close()
+                    self._shared.env = None
+                if _open.get(str(self._shared.path)) is self._shared:
+                    del _open[str(self._shared.path)]
+
+    def _write(self, work: Callable[[Any], T]) -> T:
+        """One write transaction: all of it or nothing. A full map is doubled and the work done again."""
+        self._shared.open(readonly=False)
+        while True:
+            try:
+                with self._shared.env.begin(write=True) as txn:
+                    return work(txn)
+            except lmdb.MapFullError:
+                self._shared.grow()
+            except lmdb.MapResizedError:
+                self._shared.resized()
+            except (lmdb.Error, OSError) as error:
+                raise _unavailable(self._shared.path, error) from error
+
+
+def _merge(
+    txn: Any, layout: Layout, address: bytes, rows: Floats, plain: list[tuple[Any, ...]] | None
+) -> tuple[int, bool]:
+    """Add sorted distinct rows to one key; returns how many were new, and whether chunks may have been closed."""
+    tail = txn.get(address)
+    if tail is None:
+        if len(rows) <= _FEW:
+            txn.put(address, extend(layout, None, plain or _tuples(rows)))
+        else:
+            _put(txn, address, build(layout, Header(layout, shifts_of(rows)), rows))
+        return len(rows), len(rows) > 2 * HALF
+    count = layout.count(tail)
+    first = int(rows[0].view(np.int64)[0])
+    if (
+        first > layout.word.unpack_from(tail, len(tail) - layout.row_bytes)[0]
+        and count + len(rows) <= 2 * HALF
+    ):
+        txn.put(address, extend(layout, tail, plain or _tuples(rows)))
+        return len(rows), False
+    return _rewrite(txn, layout, address, tail, rows), True
+
+
+def _rewrite(txn: Any, layout: Layout, address: bytes, tail: bytes, rows: Floats) -> int:
+    """Merge rows into the chunks they belong to and build all from there anew: for late rows and full tails."""
+    first = int(rows.view(np.int64)[0, 0])
+    touched: list[bytes] = []
+    if first < layout.word.unpack_from(tail, layout.start)[0]:
+        for key in _closed_keys(txn, address):
+            begins = int.from_bytes(key[-8:], "big") - _BIAS
+            if begins <= first:
+                touched = [key]  # a later chunk that still begins early enough takes its place
+            else:
+                touched.append(key)
+    chunks = [txn.get(key) for key in touched] + [tail]
+    header = Header.read(layout, chunks[0])
+    header.dropped = Header.read(layout, tail).dropped
+    old = np.concatenate([bare_of(layout, chunk) for chunk in chunks])
+    both = np.concatenate((old, rows))
+    both = both[in_order(np.zeros(len(both), dtype=np.int64), both)]
+    if len(both) == len(old):
+        return 0
+    for key in touched:
+        txn.delete(key)
+    _put(txn, address, build(layout, header, both))
+    return len(both) - len(old)
+
+
+def _put(txn: Any, address: bytes, chunks: list[tuple[int, bytes]]) -> None:
+    for begins, chunk in chunks[:-1]:
+        txn.put(_chunk_key(address, begins), chunk)
+    txn.put(address, chunks[-1][1])
+
+
+def _drop(txn: Any, layout: Layout, address: bytes, before_us: int, as_of_us: int) -> int:
+    """Drop the oldest chunks of a key while the next one begins by ``before_us`` and has a row visible by ``as_of_us``.
+
+    Every dropped row then happened by ``before_us``, and for every t >= ``as_of_us`` a newer one is visible.
+    """
+    keys = list(_closed_keys(txn, address))
+    if not keys:
+        return 0
+    tail = txn.get(address)
+    dropped, until = 0, NEVER
+    for key, following in zip(keys, [*keys[1:], None], strict=True):
+        after = layout.words(tail if following is None else txn.get(following)).view(np.int64)
+        if after[0, 0] > before_us or np.maximum(after[:, 0], after[:, 1]).min() > as_of_us:
+            break
+        words = layout.words(txn.get(key)).view(np.int64)
+        until = int(words[-1, 0])
+        dropped += len(words)
+        txn.delete(key)
+    if dropped:
+        header = Header.read(layout, tail)
+        header.dropped = until
+        txn.put(address, header.pack(layout) + tail[layout.start :])
+    return dropped
+
+
+def _tuples(rows: Floats) -> list[tuple[Any, ...]]:
+    times, values = rows.view(np.int64)[:, :3].tolist(), rows[:, 3:].tolist()
+    return [(*time, *value) for time, value in zip(times, values, strict=True)]
+
+
+def _chunk_key(address: bytes, begins_us: int) -> bytes:
+    return address + (begins_us + _BIAS).to_bytes(8, "big")
+
+
+def _is_closed(key: bytes, address: bytes) -> bool:
+    return len(key) == len(address) + 8 and key.startswith(address)
+
+
+def _keys(txn: Any, prefix: bytes) -> Iterator[bytes]:
+    with txn.cursor() as cursor:
+        found = cursor.set_range(prefix)
+        while found:
+            key = bytes(cursor.key())
+            if not key.startswith(prefix):
+                return
+            yield key
+            found = cursor.next()
+
+
+def _tails(txn: Any, prefix: bytes) -> list[bytes]:
+    """Addresses of the keys of a view. No packed key begins with another, so only a closed chunk's key does."""
+    return [key for key in _keys(txn, prefix) if txn.get(key[:-8]) is None]
+
+
+def _closed_keys(txn: Any, address: bytes) -> list[bytes]:
+    return [key for key in _keys(txn, address) if _is_closed(key, address)]
+
+
+def _note_view(txn: Any, view: str, columns: int) -> None:
+    key = _VIEWS + view_address(view)
+    found = txn.get(key)
+    record = msgspec.msgpack.encode((view, columns))
+    if found is None:
+        txn.put(key, record)
+    elif found != record:
+        raise Invalid(
+            f"the online store holds view {view!r} with {msgspec.msgpack.decode(found)[1]} columns, not {columns}",
+            "clear the view first, then materialize it again",
+        )
+
+
+def _whole(env: Any, path: Path) -> None:
+    """A map that reaches beyond its file kills the process that touches it (SIGBUS); so look before."""
+    needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+    if (path / "data.mdb").stat().st_size < needed:
+        env.close()
+        raise lmdb.CorruptedError("the file is shorter than its pages")
+
+
+def _unavailable(path: Path, error: Exception) -> Unavailable:
+    if isinstance(error, lmdb.DiskError) or "No space" in str(error):
+        return Unavailable(f"the disk of the online store {path} is full", _FULL)
+    if isinstance(
+        error, lmdb.InvalidError | lmdb.CorruptedError | lmdb.VersionMismatchError | lmdb.PageNotFoundError
+    ):
+        return Unavailable(
+            f"the online store {path} is corrupt: {error}",
+            f"rm -r {path} and fill it again: flyball features materialize --rebuild",
+        )
+    return Unavailable(
+        f"the online store {path} does not answer: {error}", "check its rights, then try again"
+    )

@@ -1,0 +1,172 @@
+"""What every online store must do. Subclass :class:`OnlineStoreSuite` and give it a fixture ``store``.
+
+>>> class TestMine(OnlineStoreSuite):
+...     def store(self):            # with @pytest.fixture
+...         return open_online("mine:...")
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flyball.stores.online import OnlineStore, Rows, pack_key, view_address
+from flyball.stores.online_chunks import Header, bare_of, layout_of
+
+Row = tuple[str, int, int, int, float]  # key, happened, known, row id, value
+VIEW = "delays@1"
+
+
+def batch(rows: list[Row]) -> Rows:
+    """A batch of one column from plain tuples."""
+    names = list(dict.fromkeys(row[0] for row in rows))
+    columns = [np.array([row[i] for row in rows], dtype=np.int64) for i in (1, 2, 3)]
+    return Rows(
+        [pack_key((name,)) for name in names],
+        np.array([names.index(row[0]) for row in rows], dtype=np.int64),
+        columns[0],
+        columns[1],
+        columns[2],
+        np.array([[row[4]] for row in rows], dtype=np.float64),
+    )
+
+
+def rows_of(store: OnlineStore, name: str, view: str = VIEW, columns: int = 1) -> list[tuple[float, ...]]:
+    """All rows of a key as ``(happened, known, row id, value)``, oldest first, read the way a reader must."""
+    layout, address = layout_of(columns), view_address(view) + pack_key((name,))
+    reading = store.begin()
+    found: list[tuple[float, ...]] = []
+    try:
+        chunk = reading.tail(address)
+        while chunk is not None:
+            bare = bare_of(layout, chunk)
+            times, values = bare.view(np.int64)[:, :3].tolist(), bare[:, 3:].tolist()
+            found = [(*time, *value) for time, value in zip(times, values, strict=True)] + found
+            chunk = reading.closed(address, int(times[0][0]) - 1)
+    finally:
+        reading.close()
+    return found
+
+
+class OnlineStoreSuite:
+    """The promises of :class:`flyball.stores.online.OnlineStore`, one test each."""
+
+    def test_an_unknown_key_view_or_store_has_no_rows(self, store: OnlineStore) -> None:
+        assert rows_of(store, "UA") == []
+        assert store.views() == {}
+        assert store.clear("nothing@1") == 0
+        assert store.expire("nothing@1", 10, as_of_us=10) == 0
+        store.append(VIEW, batch([("UA", 1, 1, 0, 5.0)]))
+        assert rows_of(store, "AA") == []
+        assert store.views() == {VIEW: 1}
+
+    def test_rows_come_back_sorted_whatever_the_order_of_arrival(self, store: OnlineStore) -> None:
+        rows = [("UA", at * 7 % 1009, at * 7 % 1009 + at % 3, 0, float(at)) for at in range(1000)]
+        for begin in range(0, 1000, 90):
+            store.append(VIEW, batch(rows[begin : begin + 90]))
+        assert rows_of(store, "UA") == sorted(row[1:] for row in rows)
+
+    def test_a_row_twice_counts_once_in_one_batch_and_across(self, store: OnlineStore) -> None:
+        rows: list[Row] = [
+            ("UA", 1, 1, 0, 5.0),
+            ("UA", 2, 2, 0, 6.0),
+            ("AA", 2, 2, 0, 6.0),
+            ("UA", 1, 1, 0, 5.0),
+        ]
+        assert store.append(VIEW, batch(rows)) == 3
+        assert store.append(VIEW, batch(rows)) == 0
+        assert len(rows_of(store, "UA")) == 2
+
+    def test_rows_that_differ_only_in_their_id_are_two(self, store: OnlineStore) -> None:
+        assert store.append(VIEW, batch([("UA", 1, 1, 7, 5.0), ("UA", 1, 1, 8, 5.0)])) == 2
+        assert store.append(VIEW, batch([("UA", 1, 1, 8, 5.0), ("UA", 1, 1, 9, 5.0)])) == 1
+
+    def test_nulls_and_what_is_no_number_are_one_null(self, store: OnlineStore) -> None:
+        odd = [float("nan"), float("inf"), -float("inf"), 1e200]
+        assert store.append(VIEW, batch([("UA", 1, 1, 0, value) for value in odd])) == 1
+
+    def test_running_sums_are_those_of_all_rows_before(self, store: OnlineStore) -> None:
+        """Also after late rows: a chunk's header plus its last row tells count, sum and squares of the whole key."""
+        values = [float(at % 17) for at in range(900)]
+        late = list(range(0, 900, 13))
+        store.append(VIEW, batch([("UA", at, at, 0, values[at]) for at in range(900) if at not in late]))
+        store.append(VIEW, batch([("UA", at, at + 5, 0, values[at]) for at in late]))
+        layout, reading = layout_of(1), store.begin()
+        tail = reading.tail(view_address(VIEW) + pack_key(("UA",)))
+        assert tail is not None
+        header, last = Header.read(layout, tail), layout.words(tail)[-1]
+        reading.close()
+        count, total, squares = (a + b for a, b in zip(header.sums_before, last[5:8].tolist(), strict=True))
+        shift = header.shifts[0]
+        assert header.exact == 1
+        assert header.rows_before + layout.count(bytes(tail)) == 900 == count
+        assert total == sum(value - shift for value in values)
+        assert squares == sum((value - shift) ** 2 for value in values)
+        assert header.ready == max(899, late[-1] + 5)
+
+    def test_closed_finds_the_chunk_in_which_a_time_falls(self, store: OnlineStore) -> None:
+        store.append(VIEW, batch([("UA", at * 10, at * 10, 0, 1.0) for at in range(1000)]))
+        store.append(VIEW, batch([("TZ", 5, 5, 0, 1.0), ("ZZ", 5, 5, 0, 1.0)]))  # neighbours on both sides
+        address, reading = view_address(VIEW) + pack_key(("UA",)), store.begin()
+        assert reading.closed(address, -1) is None
+        for at in (0, 9, 10, 555, 1280, 5000):
+            chunk = reading.closed(address, at)
+            assert chunk is not None
+            happened = bare_of(layout_of(1), chunk).view(np.int64)[:, 0]
+            assert happened[0] <= at < happened[-1] + 10
+        oldest = reading.oldest(address)
+        assert oldest is not None
+        assert bare_of(layout_of(1), oldest).view(np.int64)[0, 0] == 0
+        assert reading.oldest(view_address(VIEW) + pack_key(("TZ",))) is None
+        reading.close()
+
+    def test_rows_of_one_instant_stay_in_one_chunk(self, store: OnlineStore) -> None:
+        rows: list[Row] = [("UA", at // 400, at // 400, at, 1.0) for at in range(2000)]
+        assert store.append(VIEW, batch(rows)) == 2000
+        assert len(rows_of(store, "UA")) == 2000
+        assert store.append(VIEW, batch(rows[300:1500])) == 0
+
+    def test_a_reading_does_not_see_what_is_written_meanwhile(self, store: OnlineStore) -> None:
+        store.append(VIEW, batch([("UA", 1, 1, 0, 5.0)]))
+        address, reading = view_address(VIEW) + pack_key(("UA",)), store.begin()
+        before = reading.tail(address)
+        assert before is not None
+        copy = bytes(before)
+        store.append(VIEW, batch([("UA", 2, 2, 0, 6.0)]))
+        after = reading.tail(address)
+        assert after is not None
+        assert bytes(before) == bytes(after) == copy
+        reading.close()
+        assert len(rows_of(store, "UA")) == 2
+
+    def test_expiry_keeps_what_is_needed_and_the_newest(self, store: OnlineStore) -> None:
+        store.append(VIEW, batch([("UA", at, at, 0, 1.0) for at in range(2000)]))
+        store.append(VIEW, batch([("AA", 1, 1, 0, 1.0)]))
+        dropped = store.expire(VIEW, 1000, as_of_us=1500)
+        kept = rows_of(store, "UA")
+        assert dropped > 500
+        assert len(kept) == 2000 - dropped
+        assert kept[0][0] <= 1001
+        assert len(rows_of(store, "AA")) == 1
+        assert store.expire(VIEW, 1000, as_of_us=1500) == 0
+
+    def test_expiry_waits_until_a_newer_row_is_visible(self, store: OnlineStore) -> None:
+        store.append(VIEW, batch([("UA", at, at + 10_000, 0, 1.0) for at in range(2000)]))
+        assert store.expire(VIEW, 1000, as_of_us=1500) == 0
+        assert store.expire(VIEW, 1000, as_of_us=11_500) > 0
+
+    def test_append_drops_old_chunks_when_told_how_much_to_keep(self, store: OnlineStore) -> None:
+        for begin in range(0, 4000, 50):
+            rows: list[Row] = [("UA", at, at, 0, 1.0) for at in range(begin, begin + 50)]
+            assert store.append(VIEW, batch(rows), keep_us=500) == 50
+        kept = rows_of(store, "UA")
+        assert kept[-1][0] == 3999
+        assert 500 < len(kept) < 1200
+
+    def test_clearing_forgets_one_view_only(self, store: OnlineStore) -> None:
+        store.append(VIEW, batch([("UA", at, at, 0, 1.0) for at in range(1000)]))
+        store.append(VIEW, batch([("AA", 1, 1, 0, 1.0)]))
+        store.append("other@1", batch([("UA", 1, 1, 0, 1.0)]))
+        assert store.clear(VIEW) == 2
+        assert rows_of(store, "UA") == rows_of(store, "AA") == []
+        assert store.views() == {"other@1": 1}
+        assert len(rows_of(store, "UA", "other@1")) == 1

@@ -1,0 +1,77 @@
+"""Recognise runs whose process is gone: killed, or the machine went down."""
+
+from __future__ import annotations
+
+import os
+import socket
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from flyball.core.records import Run
+
+if TYPE_CHECKING:
+    from flyball.stores.metadata import Ledger
+
+
+@cache
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+    except OSError:
+        return "boot"
+
+
+def process_name(pid: int | None = None) -> str:
+    """A name no other process has: host, boot, pid and the tick it started at (pids are used again)."""
+    pid = pid or os.getpid()
+    return f"{socket.gethostname()}/{_boot()}/{pid}/{_started_tick(pid)}"
+
+
+def is_alive(name: str) -> bool:
+    """Whether the process of that name still runs. One on another host counts as alive: we can't see it."""
+    host, _, rest = name.partition("/")
+    if host != socket.gethostname():
+        return True
+    boot, pid, tick = rest.split("/")
+    if boot != _boot():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it is there, and another user's
+    return _started_tick(int(pid)) == tick
+
+
+def recover(ledger: Ledger) -> list[Run]:
+    """Mark runs as failed whose process is gone; returns them. Their finished steps stay, so they can be resumed."""
+    gone = [
+        run
+        for run in ledger.ls("run", Run)
+        if run.status == "running" and run.process and not is_alive(run.process)
+    ]
+    recovered: list[Run] = []
+    for run in gone:
+        with ledger.transaction() as tx:
+            now = tx.find("run", run.id, Run)
+            if now is None or now.status != "running" or now.process != run.process:
+                continue  # resumed meanwhile
+            ended = msgspec.structs.replace(
+                now, status="failed", ended=tx.now(), error=f"its process ({now.pid}) is gone; it was killed"
+            )
+            tx.append("run.died", run.id, actor="flyball", sets=[("run", run.id, ended)])
+            recovered.append(ended)
+    return recovered
+
+
+def _started_tick(pid: int) -> str:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""  # not Linux: the pid alone must do
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] == "Z" else fields[19]

@@ -1,0 +1,266 @@
+"""Runs in the ledger: opened, measured, closed. Metrics are batched: a call costs microseconds."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from flyball.core.events import Edge
+from flyball.core.ids import new_id
+from flyball.core.records import Metric, Run
+from flyball.errors import Conflict, Invalid, Refused
+from flyball.track.liveness import is_alive, process_name
+
+if TYPE_CHECKING:
+    from flyball.stores.metadata import Ledger, Transaction
+
+Ended = Literal["done", "failed", "refused"]
+FLUSH_AFTER_S = 1.0
+FLUSH_AFTER_POINTS = 1000
+
+_current: ContextVar[ActiveRun | None] = ContextVar("run", default=None)
+
+
+class ActiveRun:
+    """A run that is going on. Only the process that opened it writes it."""
+
+    def __init__(self, ledger: Ledger, run_id: str) -> None:
+        self.ledger = ledger
+        self.id = run_id
+        self._points: list[tuple[str, float | str, int]] = []
+        self._params: dict[str, Any] = {}
+        self._newest: dict[str, float] = {}
+        self._flushed = time.monotonic()
+
+    def log_metric(self, name: str, value: float, step: int = 0) -> None:
+        """Note one value of a metric; durable after a second, after 1,000 values, or when the run ends."""
+        point = _finite_or_text(name, value)
+        self._points.append((name, point, step))
+        if not isinstance(point, str):
+            self._newest[name] = point
+        if len(self._points) >= FLUSH_AFTER_POINTS or time.monotonic() - self._flushed >= FLUSH_AFTER_S:
+            self.flush()
+
+    def log_param(self, name: str, value: Any) -> None:
+        """Note a parameter; another value for the same name is :class:`Invalid`, since a run has one of each."""
+        plain = params_of({name: value})[name]
+        run = get(self.ledger, self.id)
+        known = {**run.params, **self._params}
+        if name in known and known[name] != plain:
+            raise Invalid(f"{name} is {known[name]!r} in this run already", "log a metric for what changes")
+        self._params[name] = plain
+        self.flush()
+
+    def take_newest(self) -> dict[str, float]:
+        """The newest finite value of each metric since the last call: what one step measured."""
+        taken, self._newest = self._newest, {}
+        return taken
+
+    def flush(self) -> None:
+        """Write what was noted."""
+        points, params = self._points, self._params
+        self._flushed = time.monotonic()
+        if not points and not params:
+            return
+        with self.ledger.transaction() as tx:
+            self._write(tx, points, params)
+        self._points, self._params = [], {}
+
+    def _write(
+        self, tx: Transaction, points: list[tuple[str, float | str, int]], params: dict[str, Any]
+    ) -> None:
+        run = self.record(tx)
+        newest = {name: value for name, value, _ in points if not isinstance(value, str)}
+        changed = msgspec.structs.replace(
+            run, metrics={**run.metrics, **newest}, params={**run.params, **params}
+        )
+        body: dict[str, Any] = {"points": points} if points else {"params": params}
+        tx.append("run.logged", self.id, actor=run.actor, sets=[("run", self.id, changed)], body=body)
+
+    def record(self, tx: Transaction) -> Run:
+        """The run as the transaction sees it."""
+        run = tx.find("run", self.id, Run)
+        if run is None:
+            raise Conflict(
+                f"the run {self.id} is gone from the ledger", "was another ledger put in its place?"
+            )
+        return run
+
+    def end(self, status: Ended = "done", error: str = "") -> Run:
+        """Close it: everything noted is durable when this returns. Ending twice changes nothing."""
+        self.flush()
+        with self.ledger.transaction() as tx:
+            run = self.record(tx)
+            if run.status != "running":
+                return run
+            ended = msgspec.structs.replace(run, status=status, ended=tx.now(), error=error)
+            tx.append(f"run.{status}", self.id, actor=run.actor, sets=[("run", self.id, ended)])
+        return ended
+
+
+def open_run(
+    ledger: Ledger,
+    pipeline: str,
+    *,
+    params: Mapping[str, Any],
+    code: str,
+    environment: str,
+    actor: str,
+    because: str = "",
+    at: datetime | None = None,
+) -> ActiveRun:
+    """Write a new running run; the caller ends it."""
+    with ledger.transaction() as tx:
+        started = at or tx.now()
+        run = Run(
+            id=new_id("run", started),
+            pipeline=pipeline,
+            started=started,
+            status="running",
+            params=params_of(params),
+            code=code,
+            environment=environment,
+            actor=actor,
+            because=because,
+            pid=os.getpid(),
+            process=process_name(),
+        )
+        edges = [
+            Edge(run.id, digest, role)
+            for role, digest in (("code", code), ("environment", environment))
+            if digest
+        ]
+        tx.append("run.started", run.id, actor=actor, at=at, sets=[("run", run.id, run)], edges=edges)
+    return ActiveRun(ledger, run.id)
+
+
+def reopen(ledger: Ledger, run_id: str, *, code: str, environment: str, actor: str) -> ActiveRun:
+    """Go on with a run that failed or whose process died, under the same id.
+
+    One that is done is :class:`Invalid`; one that still runs is :class:`Conflict`.
+    """
+    get(ledger, run_id)
+    with ledger.transaction() as tx:
+        run = ActiveRun(ledger, run_id).record(tx)
+        if run.status == "done":
+            raise Invalid(f"{run_id} is done", "there is nothing to resume", run=run_id)
+        if run.status == "running" and run.process and is_alive(run.process):
+            raise Conflict(
+                f"{run_id} is running in process {run.pid}", "wait for it, or end that process", run=run_id
+            )
+        again = msgspec.structs.replace(
+            run,
+            status="running",
+            ended=None,
+            error="",
+            code=code,
+            environment=environment,
+            pid=os.getpid(),
+            process=process_name(),
+        )
+        edges = [
+            Edge(run_id, digest, role)
+            for role, digest in (("code", code), ("environment", environment))
+            if digest
+        ]
+        tx.append("run.resumed", run_id, actor=actor, sets=[("run", run_id, again)], edges=edges)
+    return ActiveRun(ledger, run_id)
+
+
+@contextmanager
+def entered(run: ActiveRun) -> Iterator[ActiveRun]:
+    """Make a run the current one of this context, so that :func:`log_metric` reaches it; it is not ended here."""
+    token = _current.set(run)
+    try:
+        yield run
+    finally:
+        _current.reset(token)
+
+
+@contextmanager
+def start(
+    ledger: Ledger,
+    pipeline: str = "script",
+    *,
+    actor: str,
+    params: Mapping[str, Any] | None = None,
+    code: str = "",
+    environment: str = "",
+    because: str = "",
+) -> Iterator[ActiveRun]:
+    """Record a block of plain code as a run: done when it ends, failed (or refused) when it raises."""
+    run = open_run(
+        ledger,
+        pipeline,
+        params=params or {},
+        code=code,
+        environment=environment,
+        actor=actor,
+        because=because,
+    )
+    with entered(run):
+        try:
+            yield run
+        except Refused as error:
+            run.end("refused", error.what)
+            raise
+        except BaseException as error:
+            run.end("failed", f"{type(error).__name__}: {error}")
+            raise
+    run.end("done")
+
+
+def current() -> ActiveRun | None:
+    """The run this code belongs to, if any."""
+    return _current.get()
+
+
+def log_metric(name: str, value: float, step: int = 0) -> None:
+    """Note a metric of the current run; outside a run nothing happens, so a step can be called in a test."""
+    if (run := _current.get()) is not None:
+        run.log_metric(name, value, step)
+
+
+def log_param(name: str, value: Any) -> None:
+    """Note a parameter of the current run; outside a run nothing happens."""
+    if (run := _current.get()) is not None:
+        run.log_param(name, value)
+
+
+def get(ledger: Ledger, run_id: str) -> Run:
+    """The run as it is now, or :class:`NotFound`."""
+    return ledger.get("run", run_id, Run)
+
+
+def history(ledger: Ledger, run_id: str, name: str) -> list[Metric]:
+    """Every value of one metric, in the order they were logged; NaN and infinities as they were."""
+    return [
+        Metric(name, float(value), int(step))
+        for event in ledger.events(kind="run.logged", subject=run_id)
+        for found, value, step in event.body.get("points", ())
+        if found == name
+    ]
+
+
+def params_of(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as JSON's own types; what JSON can't say is its ``repr``, cut at 1,000 letters."""
+    return {
+        name: msgspec.to_builtins(value, enc_hook=lambda other: repr(other)[:1000])
+        for name, value in params.items()
+    }
+
+
+def _finite_or_text(name: str, value: float) -> float | str:
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise Invalid(f"the metric {name} is {value!r}, not a number", "log a number") from error
+    return number if math.isfinite(number) else str(number)  # JSON has no NaN; its text survives
