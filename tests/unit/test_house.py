@@ -44,7 +44,18 @@ def test_no_engine_is_loaded_by(code: str) -> None:
 
 
 def test_a_serving_worker_loads_no_database_and_no_dataframe() -> None:
-    heavy = {"polars", "sqlalchemy", "alembic", "pandas", "pydantic", "sklearn", "scipy", "typer", "rich", "starlette"}
+    heavy = {
+        "polars",
+        "sqlalchemy",
+        "alembic",
+        "pandas",
+        "pydantic",
+        "sklearn",
+        "scipy",
+        "typer",
+        "rich",
+        "starlette",
+    }
     assert not loaded_after("import flyball.serve.worker") & heavy
 
 

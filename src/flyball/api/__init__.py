@@ -67,7 +67,9 @@ async def _given(request: Request) -> dict[str, Any]:
     try:
         given = msgspec.json.decode(body)
     except msgspec.DecodeError as error:
-        raise Invalid(f"the body is not JSON: {error}", 'send an object like {"endpoint": "delays"}') from error
+        raise Invalid(
+            f"the body is not JSON: {error}", 'send an object like {"endpoint": "delays"}'
+        ) from error
     if not isinstance(given, dict):
         raise Invalid("the body must be a JSON object", 'like {"endpoint": "delays"}')
     return given
@@ -107,7 +109,10 @@ def openapi(verbs: dict[str, Verb]) -> dict[str, Any]:
             "operationId": words.replace(" ", "_"),
             "summary": verb.summary,
             "requestBody": {"content": {"application/json": {"schema": schema}}},
-            "responses": {"200": {"description": "the verb's answer"}, "default": {"description": "an error"}},
+            "responses": {
+                "200": {"description": "the verb's answer"},
+                "default": {"description": "an error"},
+            },
         }
         paths["/api/" + words.replace(" ", "/")] = {"post": operation}
     return {"openapi": "3.1.0", "info": {"title": "Flyball", "version": __version__}, "paths": paths}

@@ -46,6 +46,9 @@ Expected = (
     | MeanBetween | QuantileBetween | NullShareNear | Fresh
 )  # fmt: skip
 
+# The rows are in memory already: planning for a stream would cost a small batch ten times its evaluation.
+_IN_MEMORY: dict[str, Any] = {"engine": "in-memory", "optimizations": pl.QueryOptFlags.none()}
+
 
 class Contract(msgspec.Struct, frozen=True):
     """A name (the source's) and what it has promised. ``may_be_empty``: a table without rows keeps it."""
@@ -93,7 +96,7 @@ def validate(
         table = one.prepare(table, scope)
         exprs += [expr.alias(f"{number}.{part}") for part, expr in one.ask(scope).items()]
         asked[number] = (one, scope)
-    values = table.select(exprs).collect().row(0, named=True) if exprs else {}
+    values = table.select(exprs).collect(**_IN_MEMORY).row(0, named=True) if exprs else {}
     for number, (expected, scope) in asked.items():
         prefix = f"{number}."
         seen = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}

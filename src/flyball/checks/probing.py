@@ -38,6 +38,8 @@ class Scope(msgspec.Struct, frozen=True):
 
 def as_utc(column: pl.Expr, dtype: Any) -> pl.Expr:
     """Any date or time as UTC in microseconds."""
+    if dtype == pl.Datetime("us", "UTC"):
+        return column
     if dtype == pl.Date:
         return column.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
     if getattr(dtype, "time_zone", None) is None:

@@ -46,37 +46,56 @@ class StepAtMost(RowExpectation, frozen=True):
         return self.column
 
     def prepare(self, table: pl.LazyFrame, scope: Scope) -> pl.LazyFrame:
-        """Join the last accepted value and its time to each row, by key."""
-        value, at = self._names(scope)
+        """Add to each row its step from the value before, and the step that was allowed."""
+        before, before_at, step, allowed = self._names(scope)
+        value, at = scope.value(self.column).cast(pl.Float64), scope.time(self.at)
+        keys = [pl.col(key) for key in self.by] or [pl.lit(1)]
+        known_at = pl.when(value.is_not_null()).then(at)
+        row, row_at = (
+            one.forward_fill().shift(1).over(keys, order_by=[self.at, ROW]) for one in (value, known_at)
+        )
+        pairs = [(row, row_at), (pl.col(before), pl.col(before_at))]
+        first, second = pairs if self.against == "row" else pairs[::-1]
+        table = self._with_accepted(table, scope).with_columns(
+            pl.when(first[0].is_null()).then(second[0]).otherwise(first[0]).alias(before),
+            pl.when(first[0].is_null()).then(second[1]).otherwise(first[1]).alias(before_at),
+        )
+        limit = self.limit + self.per_hour * (at - pl.col(before_at)).dt.total_microseconds().abs() / 3.6e9
+        return table.with_columns(
+            (value - pl.col(before)).abs().alias(step),
+            (limit if self.most is None else limit.clip(upper_bound=self.most)).alias(allowed),
+        )
+
+    def _with_accepted(self, table: pl.LazyFrame, scope: Scope) -> pl.LazyFrame:
+        """Join the last accepted value of each key, and its time; null where there is none."""
+        value, at, *_ = self._names(scope)
         before = scope.previous
         if before is None or before.height == 0 or any(name not in before.columns for name in self.needs()):
-            return table.with_columns(
-                pl.lit(None, pl.Float64).alias(value), pl.lit(None, pl.Datetime("us", "UTC")).alias(at)
-            )
+            nothing = pl.lit(None, pl.Float64).alias(value), pl.lit(None, pl.Datetime("us", "UTC")).alias(at)
+            return table.with_columns(nothing)
         last = (
             before.lazy()
             .select(
-                *self.by,
+                *(pl.col(key).cast(scope.schema[key]) for key in self.by),
                 pl.col(self.column).cast(pl.Float64).fill_nan(None).alias(value),
                 as_utc(pl.col(self.at), before.schema[self.at]).alias(at),
             )
             .drop_nulls([value, at])
             .sort(at)
         )
-        chosen = (pl.col(value).tail(_TYPICAL_OF).median(), pl.col(at).last())
+        typical, newest = pl.col(value).tail(_TYPICAL_OF).median(), pl.col(at).last()
         if not self.by:
-            return table.join(last.select(chosen), how="cross")
-        keys = [pl.col(key).cast(scope.schema[key]) for key in self.by]
-        found = last.group_by(keys).agg(chosen)
-        return table.join(found, on=list(self.by), how="left", nulls_equal=True, maintain_order="left")
+            return table.join(last.select(typical, newest), how="cross")
+        return table.join(
+            last.group_by(self.by).agg(typical, newest), on=list(self.by), how="left", nulls_equal=True
+        )
 
     def breaks(self, scope: Scope) -> pl.Expr:
-        step, gap_h = self._step(scope)
-        allowed = self.limit + self.per_hour * gap_h
-        return step > (allowed if self.most is None else pl.min_horizontal(allowed, pl.lit(self.most)))
+        _, _, step, allowed = map(pl.col, self._names(scope))
+        return step > allowed
 
     def ask(self, scope: Scope) -> dict[str, pl.Expr]:
-        return {**super().ask(scope), "largest": self._step(scope)[0].max()}
+        return {**super().ask(scope), "largest": pl.col(self._names(scope)[2]).max()}
 
     def judge(self, seen: dict[str, Any], scope: Scope) -> Result:
         found = super().judge(seen, scope)
@@ -90,20 +109,6 @@ class StepAtMost(RowExpectation, frozen=True):
         before = "the last accepted value" if self.against == "accepted" else "the value before"
         return f"steps of at most {limit}", f"step by more than {limit} from {before}"
 
-    def _names(self, scope: Scope) -> tuple[str, str]:
-        return f"__step_{scope.number}_value", f"__step_{scope.number}_at"
-
-    def _step(self, scope: Scope) -> tuple[pl.Expr, pl.Expr]:
-        """The change against the value before, and the hours between; both null where there is none before."""
-        accepted_value, accepted_at = map(pl.col, self._names(scope))
-        value, at = scope.value(self.column).cast(pl.Float64), scope.time(self.at)
-        keys = [pl.col(key) for key in self.by] or [pl.lit(1)]
-        row_value = value.forward_fill().shift(1).over(keys, order_by=[self.at, ROW])
-        row_at = (
-            pl.when(value.is_not_null()).then(at).forward_fill().shift(1).over(keys, order_by=[self.at, ROW])
-        )
-        pairs = [(row_value, row_at), (accepted_value, accepted_at)]
-        first, second = pairs if self.against == "row" else pairs[::-1]
-        before = pl.when(first[0].is_null()).then(second[0]).otherwise(first[0])
-        before_at = pl.when(first[0].is_null()).then(second[1]).otherwise(first[1])
-        return (value - before).abs(), (at - before_at).dt.total_microseconds().abs() / 3.6e9
+    def _names(self, scope: Scope) -> tuple[str, ...]:
+        """Columns of its own: the value before, its time, the step, the step allowed."""
+        return tuple(f"__step_{scope.number}_{part}" for part in ("before", "before_at", "taken", "allowed"))

@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away (`flyball … | head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except Exception as error:  # noqa: BLE001 (the edge of the process)
+    except Exception as error:
         if debug:
             raise
         place = _place(error)
@@ -62,21 +62,20 @@ def complain(error: FlyballError, as_json: bool) -> int:
 
 
 def _run(words: list[str]) -> int:
-    import click
+    import typer
 
     from flyball.cli.derive import build
 
+    # typer 0.29 brings its own click, whose exceptions are only reachable through those it re-exports
+    usage: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
     try:
         result: Any = build().main(args=words, prog_name="flyball", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
+    except usage as error:
         error.show()
-        return 0
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except click.exceptions.Exit as error:
+        return 0 if type(error).__name__ == "NoArgsIsHelpError" else 2
+    except typer.Exit as error:
         return error.exit_code
-    except click.exceptions.Abort:
+    except typer.Abort:
         return 130
     return result if isinstance(result, int) else 0
 

@@ -1,6 +1,7 @@
 """Commands derived from the table of verbs: a verb's parameters are its arguments and options.
 
-A parameter without a default is an argument; with one, an option; ``dict[str, str]`` is ``-p NAME=VALUE``, repeated.
+A parameter without a default is an argument (an option when it is keyword-only); with a default, an option;
+``dict[str, str]`` is ``-p NAME=VALUE``, repeated.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _ORDER = ("init", "up", "down", "status", "doctor", "demo", "run", "deploy", "ro
 
 def build() -> Any:
     """The whole command line as one click command."""
-    import flyball.cli.processes as processes
+    from flyball.cli import processes
 
     app = typer.Typer(
         name="flyball",
@@ -62,7 +63,9 @@ def _place(words: str) -> tuple[bool, int, str]:
 
 
 def _whole(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)
+    ] = False,
 ) -> None:
     if version:
         sys.stdout.write(f"flyball {__version__}\n")
@@ -101,9 +104,15 @@ def _as_option(parameter: inspect.Parameter) -> inspect.Parameter:
         names = ["-p"] if parameter.name == "params" else []
         given = Annotated[list[str] | None, typer.Option(*names, f"--{parameter.name}", metavar="NAME=VALUE")]
         return inspect.Parameter(parameter.name, kind, annotation=given, default=None)
-    if default is inspect.Parameter.empty:
-        return inspect.Parameter(parameter.name, kind, annotation=Annotated[annotation, typer.Argument()])
     option = f"--{parameter.name.replace('_', '-')}"
+    if default is inspect.Parameter.empty:
+        by_name = parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        info = typer.Option(option) if by_name else typer.Argument()
+        return inspect.Parameter(parameter.name, kind, annotation=Annotated[annotation, info])
+    if parameter.name == "folder":  # where to work: an argument even with a default, as in any shell tool
+        return inspect.Parameter(
+            parameter.name, kind, annotation=Annotated[annotation, typer.Argument()], default=default
+        )
     return inspect.Parameter(
         parameter.name, kind, annotation=Annotated[annotation, typer.Option(option)], default=default
     )
@@ -126,8 +135,14 @@ def _standing(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 _STANDING = (
-    _standing("as_json", Annotated[bool, typer.Option("--json", help="A stable shape for scripts, on stdout.")], False),
+    _standing(
+        "as_json",
+        Annotated[bool, typer.Option("--json", help="A stable shape for scripts, on stdout.")],
+        False,
+    ),
     _standing("quiet", Annotated[bool, typer.Option("-q", "--quiet", help="Only ids, one a line.")], False),
-    _standing("project", Annotated[Path | None, typer.Option("--project", help="The project's folder.")], None),
+    _standing(
+        "project", Annotated[Path | None, typer.Option("--project", help="The project's folder.")], None
+    ),
     _standing("profile", Annotated[str | None, typer.Option("--profile", help="local, prod, …")], None),
 )

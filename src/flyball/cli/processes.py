@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,12 +17,15 @@ Profile = Annotated[str | None, typer.Option("--profile", help="local, prod, …
 
 
 def up(
-    only: Annotated[list[str] | None, typer.Option("--only", help="serve, console or govern; repeated.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="serve, console or govern; repeated.")
+    ] = None,
     project: Project = None,
     profile: Profile = None,
 ) -> None:
     """Run console, endpoints and the governor on this machine, until Ctrl-C or `flyball down`."""
-    from flyball.service.supervise import PARTS, up as run_up
+    from flyball.service.supervise import PARTS
+    from flyball.service.supervise import up as run_up
 
     ws = _workspace(project, profile)
     parts = tuple(only or PARTS)
@@ -58,7 +62,11 @@ def serve(project: Project = None, profile: Profile = None) -> None:
     settings = ws.config.serve
     try:
         run_serve(
-            plan=ws.plan_path, log_dir=ws.log_dir, host=settings.host, port=settings.port, workers=settings.workers
+            plan=ws.plan_path,
+            log_dir=ws.log_dir,
+            host=settings.host,
+            port=settings.port,
+            workers=settings.workers,
         )
     finally:
         held.release()
@@ -90,7 +98,9 @@ def govern(
 
 
 def demo(
-    folder: Annotated[Path, typer.Option("--into", help="Where the demo's project is made.")] = Path("flyball-demo"),
+    folder: Annotated[Path, typer.Option("--into", help="Where the demo's project is made.")] = Path(
+        "flyball-demo"
+    ),
     as_json: Annotated[bool, typer.Option("--json", help="The summary on stdout, alone.")] = False,
     keep_up: Annotated[bool, typer.Option("--keep-up", help="Leave console and endpoints running.")] = False,
 ) -> int:
@@ -112,4 +122,11 @@ def _log() -> None:
     logging.basicConfig(level=logging.INFO, format=form, stream=sys.stderr)
 
 
-COMMANDS = {"up": up, "down": down, "serve": serve, "console": console, "govern": govern, "demo": demo}
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "up": up,
+    "down": down,
+    "serve": serve,
+    "console": console,
+    "govern": govern,
+    "demo": demo,
+}

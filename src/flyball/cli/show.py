@@ -11,7 +11,7 @@ from rich.table import Table
 
 from flyball.service.verb import plain
 
-_IDS = ("id", "ref", "name", "key")
+_IDS = ("id", "ref", "name", "key", "project")
 
 
 def show(words: str, result: Any, *, as_json: bool, quiet: bool) -> int:
@@ -27,7 +27,8 @@ def show(words: str, result: Any, *, as_json: bool, quiet: bool) -> int:
     if result is None:
         return code
     text = getattr(result, "as_text", None)
-    console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    # A pipe or a file has no width: rows stay whole there, one a line.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 400)
     if callable(text):
         console.print(text(), markup=False, soft_wrap=True)
     elif isinstance(result, list):
@@ -55,12 +56,16 @@ def _rows(console: Console, rows: list[Any], words: str) -> None:
         console.print(f"nothing yet ({words})", style="dim")
         return
     dicts = [plain(row) if not isinstance(row, str) else {"name": row} for row in rows]
-    names = [name for name, value in dicts[0].items() if not isinstance(value, dict | list) or len(str(value)) < 40]
+    names = [
+        name for name, value in dicts[0].items() if not isinstance(value, dict | list) or len(str(value)) < 40
+    ]
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in names:
-        table.add_column(name.replace("_", " "), overflow="fold")
-    for row in dicts:
-        table.add_row(*[_cell(row.get(name)) for name in names])
+    cells = [[_cell(row.get(name)) for name in names] for row in dicts]
+    for number, name in enumerate(names):
+        short = max(len(row[number]) for row in cells) <= 30  # ids and times stay whole; sentences wrap
+        table.add_column(name.replace("_", " "), overflow="fold", no_wrap=short)
+    for row in cells:
+        table.add_row(*row)
     console.print(table)
 
 
@@ -86,6 +91,6 @@ def _cell(value: Any) -> str:
         return ", ".join(_cell(one) for one in value) if len(str(value)) < 200 else f"{len(value)} items"
     if isinstance(value, str) and value.startswith("b3:") and len(value) == 67:
         return value[:15]
-    if isinstance(value, str) and len(value) > 20 and value[10:11] == "T" and value.endswith("Z"):
+    if isinstance(value, str) and len(value) >= 20 and value[10:11] == "T" and value.endswith("Z"):
         return value[:19].replace("T", " ")
     return str(value)

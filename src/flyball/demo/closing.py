@@ -31,12 +31,15 @@ def closing(result: Summary, ws: Workspace, *, keep_up: bool) -> None:
     causes: dict[str, int] = {}
     for incident in result.incidents:
         causes[incident["cause"]] = causes.get(incident["cause"], 0) + 1
-    exposed = ", ".join(f"{one['version']} after {one['requests_exposed']} requests" for one in result.rollbacks)
+    exposed = ", ".join(
+        f"{one['version']} after {one['requests_exposed']} requests" for one in result.rollbacks
+    )
     lines = {
         "gain in log loss": f"{gain['mean']:.4f} a prediction (95 % by day: {gain['low']:.4f} to {gain['high']:.4f})",
         "predictions": f"{result.predictions:,} through the data plane, {result.failed_client_requests} failed",
         "retrainings": f"{result.retrainings}, {result.retrainings_on_bad_data} on bad data, {result.false_alarms} false alarms",
-        "promotions": ", ".join(f"{one['version']} on {one['at']:%d %b}" for one in result.promotions) or "none",
+        "promotions": ", ".join(f"{one['version']} on {one['at']:%d %b}" for one in result.promotions)
+        or "none",
         "refusals": "; ".join(one["because"] for one in result.refusals) or "none",
         "rollbacks": exposed or "none",
         "incidents": ", ".join(f"{count} {cause}" for cause, count in causes.items()) or "none",
@@ -46,7 +49,9 @@ def closing(result: Summary, ws: Workspace, *, keep_up: bool) -> None:
     for name, value in lines.items():
         console.print(f"[bold]{name:<17}[/] {value}", soft_wrap=True)
     console.print(f"\nthe page with pictures   {result.report}", soft_wrap=True)
-    console.print(f"why it answered that     cd {ws.root} && flyball explain {result.explain} --verify", soft_wrap=True)
+    console.print(
+        f"why it answered that     cd {ws.root} && flyball explain {result.explain} --verify", soft_wrap=True
+    )
     if keep_up:
         console.print(f"console                  http://{ws.config.console.host}:{ws.config.console.port}")
         console.print(f"to end it                flyball down --project {ws.root}", soft_wrap=True)

@@ -60,7 +60,9 @@ def load() -> Year:
     # A reading is published when its hour begins; temperatures are in Fahrenheit.
     weather = read("weather").with_columns(known=pl.col("happened")).sort("known", "origin")
     planes = read("planes").with_columns(since=pl.lit(SINCE).cast(pl.Datetime("us", "UTC")))
-    landings = schedule.filter(pl.col("landed_at").is_not_null()).drop("late", "day").sort("landed_at", "flight_id")
+    landings = (
+        schedule.filter(pl.col("landed_at").is_not_null()).drop("late", "day").sort("landed_at", "flight_id")
+    )
     return Year(schedule, landings, weather, planes)
 
 

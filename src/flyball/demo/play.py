@@ -16,7 +16,8 @@ import msgspec
 
 from flyball.core.clock import ManualClock
 from flyball.core.records import Decision, Incident, ModelVersion, Report, Run
-from flyball.demo import flights, setup, summary as summaries
+from flyball.demo import flights, setup
+from flyball.demo import summary as summaries
 from flyball.demo.replay import Replay
 from flyball.demo.report import write_report
 from flyball.demo.story import FULL_YEAR, Story
@@ -61,7 +62,9 @@ def play(folder: Path, *, as_json: bool, keep_up: bool, story: Story = FULL_YEAR
             replay.run(plot.turn, after)
         result, days = summarise(ws, replay, governor, story, began)
         report = ws.root / "report.html"
-        result = msgspec.structs.replace(result, report=str(report), seconds=round(time.monotonic() - began, 1))
+        result = msgspec.structs.replace(
+            result, report=str(report), seconds=round(time.monotonic() - began, 1)
+        )
         write_report(report, result, days)
         tell(result, as_json=as_json, ws=ws, keep_up=keep_up)
         return 0 if result.failed_client_requests == 0 and result.log_loss_gain["low"] > 0 else 1
@@ -91,8 +94,10 @@ def first_champion(ws: Workspace, replay: Replay, timeline: Timeline, story: Sto
     if version is None:
         raise Internal("the first champion did not pass its own gate", "see flyball runs show", run=run.id)
     gate = ws.ledger.get("report", version.gate or "", Report)
-    timeline.tell(story.start, "train", f"{version.ref} trained on January to March and passed its gate", gate.summary)
-    serving.deploy(version.ref, "delays", because="the first champion", ws=ws)
+    timeline.tell(
+        story.start, "train", f"{version.ref} trained on January to March and passed its gate", gate.summary
+    )
+    serving.deploy(version.ref, endpoint="delays", because="the first champion", ws=ws)
 
 
 def train(ws: Workspace, params: dict[str, Any], actor: str, because: str) -> Run:
@@ -101,7 +106,9 @@ def train(ws: Workspace, params: dict[str, Any], actor: str, because: str) -> Ru
     from flyball.service.feeds import snapshot_all
 
     snapshot_all(ws)
-    return runner.execute(pipelines.named(ws, "train_delays"), params, pipelines.context_of(ws, because, actor))
+    return runner.execute(
+        pipelines.named(ws, "train_delays"), params, pipelines.context_of(ws, because, actor)
+    )
 
 
 def made_by(ws: Workspace, run: Run) -> ModelVersion | None:
@@ -156,13 +163,19 @@ class Plot:
             note="hotfix: inputs rescaled (never went through the pipeline)",
         )
         self.timeline.tell(now, "canary", f"a colleague puts the hotfix {version.ref} into a canary by hand")
-        serving.deploy(version.ref, "delays", canary=True, share=0.1, because="a colleague's hotfix", ws=self.ws)
+        me, self.ws.actor = self.ws.actor, COLLEAGUE
+        hotfix = "a colleague's hotfix"
+        serving.deploy(version.ref, endpoint="delays", canary=True, share=0.1, because=hotfix, ws=self.ws)
+        self.ws.actor = me
         wait_until_loaded(self.ws.state, self.ws.plan.generation, timeout_s=10.0)
 
     def _recent_only(self, now: datetime) -> None:
         days = self.story.recent_days
-        self.timeline.tell(now, "say", f"a colleague retrains on the last {days} days only: fresher must be better")
-        run = train(self.ws, {"until": now, "days": days}, COLLEAGUE, "the last three months only")
+        self.timeline.tell(
+            now, "say", f"a colleague retrains on the last {days} days only: fresher must be better"
+        )
+        params = {"until": now, "days": days, "holdout_days": self.story.recent_holdout_days}
+        run = train(self.ws, params, COLLEAGUE, "the last three months only")
         if made_by(self.ws, run) is not None:
             self.timeline.tell(now, "alarm", "the gate let it through")
 
@@ -199,9 +212,19 @@ class Show:
                 self.timeline.tell(report.at, mark, f"gate: {report.subject} {word}", report.summary)
         for incident in self.ws.ledger.ls("incident", Incident):
             if self._new(incident.id):
-                self.timeline.tell(incident.opened, "incident", f"incident {incident.cause}: {incident.subject}", incident.because)
+                self.timeline.tell(
+                    incident.opened,
+                    "incident",
+                    f"incident {incident.cause}: {incident.subject}",
+                    incident.because,
+                )
             if incident.closed is not None and self._new(incident.id + "closed"):
-                self.timeline.tell(incident.closed, "closed", f"over: {incident.cause}: {incident.subject}", incident.closed_because)
+                self.timeline.tell(
+                    incident.closed,
+                    "closed",
+                    f"over: {incident.cause}: {incident.subject}",
+                    incident.closed_because,
+                )
 
     def _new(self, key: str) -> bool:
         if key in self._told:
@@ -210,7 +233,9 @@ class Show:
         return True
 
 
-def summarise(ws: Workspace, replay: Replay, governor: Governor, story: Story, began: float) -> tuple[Any, Any]:
+def summarise(
+    ws: Workspace, replay: Replay, governor: Governor, story: Story, began: float
+) -> tuple[Any, Any]:
     """The summary and the days, from the log and the ledger."""
     from flyball.service.skew import skew
 
@@ -228,7 +253,9 @@ def summarise(ws: Workspace, replay: Replay, governor: Governor, story: Story, b
         months=summaries.months_of(rows),
         log_loss_gain=summaries.gain_of(rows),
         explain=replay.last_id,
-        skew=[msgspec.to_builtins(one, enc_hook=str) for one in skew("delays", sample=2000, ws=ws)],
+        skew=[
+            msgspec.to_builtins(one, enc_hook=str) for one in skew("delays", sample=2000, ws=ws).mismatches
+        ],
         report="",
         **found,
     )
@@ -243,5 +270,3 @@ def tell(result: summaries.Summary, *, as_json: bool, ws: Workspace, keep_up: bo
     from flyball.demo.closing import closing
 
     closing(result, ws, keep_up=keep_up)
-
-

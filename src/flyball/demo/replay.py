@@ -49,7 +49,9 @@ class Replay:
         ):
             taken = feed.ingest(rows, now=until)
             if not taken.accepted:
-                raise Internal(f"the past of {taken.source} broke its contract: {taken.because}", "see checks.py")
+                raise Internal(
+                    f"the past of {taken.source} broke its contract: {taken.because}", "see checks.py"
+                )
 
     def run(self, before: Callable[[datetime], None], after: Callable[[datetime], None]) -> None:
         """Tick by tick: ``before`` is the story's turn, ``after`` the governor's."""
@@ -81,8 +83,12 @@ class Replay:
         rows = flights.to_dicts()
         if not rows:
             return
-        while rows:  # an error ends a batch at the request it belongs to; the others are asked again behind it
-            answers = self.client.predict_many([request_of(row) for row in rows], connections=self.connections)
+        while (
+            rows
+        ):  # an error ends a batch at the request it belongs to; the others are asked again behind it
+            answers = self.client.predict_many(
+                [request_of(row) for row in rows], connections=self.connections
+            )
             answered = 0
             try:
                 for answer in answers:
@@ -104,4 +110,3 @@ class Replay:
         if due:
             self._waiting = [one for one in self._waiting if one[0] > until]
             self.client.feedback([{"id": i, "value": value, "known": known} for known, i, value in due])
-

@@ -59,9 +59,19 @@ def page(summary: Summary, days: pl.DataFrame) -> str:
         "to March, left alone.</p>",
         f"<dl>{listed}</dl>",
         "<h2>AUC by month</h2>",
-        _lines(labels, [m.auc_healed for m in months], [m.auc_frozen for m in months], "AUC by month, healed and frozen"),
+        _lines(
+            labels,
+            [m.auc_healed for m in months],
+            [m.auc_frozen for m in months],
+            "AUC by month, healed and frozen",
+        ),
         "<h2>Log loss by month (lower is better)</h2>",
-        _lines(labels, [m.log_loss_healed for m in months], [m.log_loss_frozen for m in months], "Log loss by month"),
+        _lines(
+            labels,
+            [m.log_loss_healed for m in months],
+            [m.log_loss_frozen for m in months],
+            "Log loss by month",
+        ),
         _month_table(summary),
         "<h2>The year, day by day</h2><p>Bars: share of late flights. Line: gain in log loss over the frozen model, summed up.</p>",
         _year(days, summary),
@@ -177,7 +187,12 @@ def _events(summary: Summary) -> str:
     found += [(one["at"], "refused", one["version"], one["because"]) for one in summary.refusals]
     found += [(one["at"], "rolled back", one["version"], one["because"]) for one in summary.rollbacks]
     found += [
-        (one["opened"], "incident", one["cause"], f"until {one['closed']:%d %b %H:%M}" if one["closed"] else "open")
+        (
+            one["opened"],
+            "incident",
+            one["cause"],
+            f"until {one['closed']:%d %b %H:%M}" if one["closed"] else "open",
+        )
         for one in summary.incidents
     ]
     rows = "".join(

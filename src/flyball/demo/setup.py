@@ -25,7 +25,9 @@ def require_extras() -> None:
     """Say what to install before anything is begun."""
     missing = [name for name in ("sklearn", "skl2onnx", "onnxruntime") if find_spec(name) is None]
     if missing:
-        raise Unavailable(f"the demo trains models and needs {', '.join(missing)}", "pip install 'flyball[demo]'")
+        raise Unavailable(
+            f"the demo trains models and needs {', '.join(missing)}", "pip install 'flyball[demo]'"
+        )
 
 
 def make_project(folder: Path, clock: Clock) -> Workspace:
@@ -76,7 +78,7 @@ def start_up(ws: Workspace, parts: tuple[str, ...], *, detached: bool) -> subpro
     command = [sys.executable, "-m", "flyball", "up", "--project", str(ws.root)]
     for part in parts:
         command += ["--only", part]
-    log = (ws.state / "run" / "up.log")
+    log = ws.state / "run" / "up.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
         return subprocess.Popen(

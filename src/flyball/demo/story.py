@@ -15,10 +15,11 @@ class Story(msgspec.Struct, frozen=True):
     tick: timedelta = timedelta(hours=3)
     one_in: int = 4  # flights that are asked about
     broken_release: datetime = datetime(2013, 6, 4, 4, tzinfo=UTC)
-    celsius_from: datetime = datetime(2013, 7, 16, 4, tzinfo=UTC)
-    celsius_until: datetime = datetime(2013, 7, 18, 4, tzinfo=UTC)
-    recent_only: datetime = datetime(2013, 11, 15, 4, tzinfo=UTC)
+    celsius_from: datetime = datetime(2013, 7, 8, 4, tzinfo=UTC)
+    celsius_until: datetime = datetime(2013, 7, 12, 4, tzinfo=UTC)
+    recent_only: datetime = datetime(2013, 11, 29, 4, tzinfo=UTC)
     recent_days: int = 92
+    recent_holdout_days: int = 21
 
 
 FULL_YEAR = Story()

@@ -52,7 +52,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 def scored(ws: Workspace, story: Story) -> pl.DataFrame:
     """Every labelled answer with the first champion's probability for the same features beside it."""
-    rows = ws.predictions.scan("delays", since=story.start, until=story.end).filter(pl.col("label").is_not_null())
+    rows = ws.predictions.scan("delays", since=story.start, until=story.end).filter(
+        pl.col("label").is_not_null()
+    )
     rows = rows.with_columns(
         pl.from_epoch("at_us", "us").dt.replace_time_zone("UTC").alias("at"), pl.col("label").alias("y")
     )
@@ -87,14 +89,18 @@ def months_of(rows: pl.DataFrame) -> list[Month]:
 def gain_of(rows: pl.DataFrame) -> dict[str, float]:
     """Mean gain in log loss (frozen minus healed; positive is better), with a 95 % interval from blocks of days."""
     y = rows["y"].to_numpy().astype(np.float64)
-    losses = [-(y * np.log(p) + (1 - y) * np.log(1 - p)) for p in (_clipped(rows, "frozen"), _clipped(rows, "output"))]
+    losses = [
+        -(y * np.log(p) + (1 - y) * np.log(1 - p))
+        for p in (_clipped(rows, "frozen"), _clipped(rows, "output"))
+    ]
     days = rows["day"].to_physical().to_numpy()
     interval = paired_difference(losses[0], losses[1], days, seed=2013)
     return {name: round(float(getattr(interval, name)), 5) for name in ("mean", "low", "high")}
 
 
 def _clipped(rows: pl.DataFrame, name: str) -> np.ndarray[Any, Any]:
-    return np.clip(rows[name].to_numpy().astype(np.float64), 1e-6, 1 - 1e-6)
+    found: np.ndarray[Any, Any] = np.clip(rows[name].to_numpy().astype(np.float64), 1e-6, 1 - 1e-6)
+    return found
 
 
 def decisions_of(ws: Workspace) -> dict[str, list[dict[str, Any]]]:
@@ -143,7 +149,9 @@ def was_on_bad_data(ws: Workspace, run: Run, story: Story) -> bool:
 
     used = data.use(ws.ledger, ws.blobs, ref).frame()
     planted = used.filter(
-        pl.col("happened").is_between(story.celsius_from, story.celsius_until + timedelta(hours=3), closed="left")
+        pl.col("happened").is_between(
+            story.celsius_from, story.celsius_until + timedelta(hours=3), closed="left"
+        )
     )
     true = planted.join(read("weather"), on=["origin", "happened"], how="inner", suffix="_true")
     return true.filter((pl.col("temp") - pl.col("temp_true")).abs() > 0.1).height > 0
@@ -154,7 +162,9 @@ def false_alarms(ws: Workspace, story: Story) -> int:
     made = [one for one in ws.ledger.ls("decision", Decision) if one.state == "done"]
     versions = {one.ref: one for one in ws.ledger.ls("model", ModelVersion)}
     unconfirmed = sum(one.action == "retrain" and not one.outcome.get("registered") for one in made)
-    unjust = sum(one.action == "rollback" and versions[one.arguments["model"]].run is not None for one in made)
+    unjust = sum(
+        one.action == "rollback" and versions[one.arguments["model"]].run is not None for one in made
+    )
     planted = (story.celsius_from, story.celsius_until)
     unplanted = sum(
         one.cause == "upstream_data_bug" and not planted[0] <= one.opened <= planted[1] + timedelta(hours=3)

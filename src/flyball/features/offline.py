@@ -129,12 +129,17 @@ def _aggregate(window: Window, size: int, values: Floats, *, codes: Ints, left: 
 
 
 def _centres(codes: Ints, values: Floats) -> Floats:
-    """A whole number near the mean of each row's key: squares of what is left stay small, whole numbers stay whole."""
+    """A whole number near the median of each row's key: squares of what is left stay small, whole numbers stay whole.
+
+    The median and not the mean, which one outlier would move away from all other values.
+    """
     if len(values) == 0:
         return values
-    rows, sums = np.bincount(codes), np.bincount(codes, values)
-    centres = np.rint(sums / np.maximum(rows, 1))
-    return np.where(np.abs(centres) < 2**40, centres, 0.0)[codes] + 0.0
+    order = np.lexsort((values, codes))
+    ends = np.cumsum(np.bincount(codes))
+    begins = np.concatenate(([0], ends[:-1]))
+    middles = np.rint(values[order][np.minimum((begins + ends) // 2, len(values) - 1)])
+    return np.where(np.abs(middles) < 2**40, middles, 0.0)[codes] + 0.0
 
 
 def _pick(values: Floats, best: Ints) -> Floats:

@@ -147,7 +147,8 @@ class _ViewReader:
             newest: Row | None = layout.row.unpack_from(tail, end)
         else:
             tail, end = self._end(reading, address, tail, at_us)
-            head = (*layout.header.unpack_from(tail)[:5], dropped, *head[6:])
+            own = layout.header.unpack_from(tail)
+            head = (*own[:5], dropped, *own[6:])  # what was dropped is noted in the newest chunk only
             hidden = self._hidden(reading, address, tail, end, at_us)
             newest = next(self._visible(reading, address, tail, end, at_us), None)
         if newest is None:

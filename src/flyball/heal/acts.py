@@ -85,7 +85,9 @@ def carry_out(ledger: Ledger, decision: Decision, hands: Hands, at: datetime) ->
 def _close(ledger: Ledger, decision: Decision, state: Any, outcome: dict[str, Any], at: datetime) -> Decision:
     done = msgspec.structs.replace(decision, state=state, outcome=outcome)
     with ledger.transaction() as tx:
-        tx.append(f"decision.{state}", decision.subject, actor=GOVERNOR, at=at, sets=[("decision", done.id, done)])
+        tx.append(
+            f"decision.{state}", decision.subject, actor=GOVERNOR, at=at, sets=[("decision", done.id, done)]
+        )
     return done
 
 
@@ -117,7 +119,9 @@ def _canary(ledger: Ledger, decision: Decision, hands: Hands, at: datetime) -> D
     if decision.action == "canary.start":
         version = ledger.get("model", model, ModelVersion)
         if version.gate is None:
-            raise Refused(f"{model} has passed no gate", "only a person may let it in: flyball deploy … --canary")
+            raise Refused(
+                f"{model} has passed no gate", "only a person may let it in: flyball deploy … --canary"
+            )
 
     def next_route(now: Route) -> Route:
         return traffic.with_candidate(now, model, share, at=at, because=decision.id)

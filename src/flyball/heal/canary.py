@@ -66,7 +66,9 @@ class Trial:
         self._loss_safe = EProcess(1.0 - policy.safe_loss)
         self._steps: dict[float, _Step] = {}
         self._seen: set[str] = set()
-        self._answers: dict[str, tuple[float | None, float | None]] = {}  # id -> (champion, candidate) outputs
+        self._answers: dict[
+            str, tuple[float | None, float | None]
+        ] = {}  # id -> (champion, candidate) outputs
         self._labels: dict[str, float] = {}
         self.paired = 0
         self._loss_sum = 0.0
@@ -87,7 +89,7 @@ class Trial:
                 continue
             elif isinstance(record, Shadow):
                 self._note(record.id, record.model, record.output)
-            elif isinstance(record, Prediction) and 0.0 < record.rho < 1.0 and record.id not in self._seen:
+            elif 0.0 < record.rho < 1.0 and record.id not in self._seen:
                 self._seen.add(record.id)
                 self._count(record)
                 y.append(1.0 if record.error else 0.0)
@@ -143,7 +145,8 @@ class Trial:
         policy = self._policy
         wall = math.log(1.0 / policy.alpha)
         counts = math.fsum(
-            log_e_errors(step.candidate_errors, step.champion_errors, step.rho) for step in self._steps.values()
+            log_e_errors(step.candidate_errors, step.champion_errors, step.rho)
+            for step in self._steps.values()
         )
         errors = log_mean_e([self._errors_harm.log_e, counts])
         harm = log_mean_e([errors, self._loss_harm.log_e])
@@ -156,7 +159,9 @@ class Trial:
         if safe >= wall and share >= last - 1e-9:
             return Verdict("safe", self._safe_sentence(), evidence)
         if now - self.started > timedelta(days=policy.deadline_days):
-            sentence = f"neither harm nor safety shown in {policy.deadline_days:g} days and {self.exposed} requests"
+            sentence = (
+                f"neither harm nor safety shown in {policy.deadline_days:g} days and {self.exposed} requests"
+            )
             return Verdict("overdue", sentence, evidence)
         step = self._steps.get(next((rho for rho in self._steps if abs(rho - share) < 1e-9), -1.0))
         higher = [one for one in policy.ramp if one > share + 1e-9]

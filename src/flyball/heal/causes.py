@@ -75,7 +75,10 @@ def diagnose(seen: Signals, limits: Limits) -> Diagnosis:
     if seen.open_contracts:
         views = ", ".join(seen.open_contracts)
         return Diagnosis(
-            "upstream_data_bug", f"the feed of {views} breaks its contract", "quarantine", "retrain on that window"
+            "upstream_data_bug",
+            f"the feed of {views} breaks its contract",
+            "quarantine",
+            "retrain on that window",
         )
     if seen.label_coverage is not None and seen.label_coverage < limits.min_coverage and seen.quality_fell:
         share = f"only {seen.label_coverage:.0%} of the window's labels came"

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from flyball.core.events import Event
 from flyball.core.records import Alias, Decision, Incident, ModelVersion, Report, Route
 from flyball.heal import acts, traffic
 from flyball.heal.canary import Trial
@@ -56,7 +57,9 @@ class Governor:
         self._history = history
         self._tell = tell or (lambda _decision: None)
         self._trial: Trial | None = None
-        self._kept: list[Record] = []  # records of the candidate's time, should its trial have to be begun anew
+        self._kept: list[
+            Record
+        ] = []  # records of the candidate's time, should its trial have to be begun anew
         self.watch = Watch(policy)
         self._training: Future[Decision] | None = None
         # Rolling back never waits for training, so training has a thread of its own in a live governor.
@@ -102,11 +105,15 @@ class Governor:
         arguments: dict[str, Any] = {"model": route.candidate.model, "generation": route.generation}
         if verdict.kind == "harm":
             name = route.candidate.model
-            self._decide("rollback", route.endpoint, arguments, f"{name}: {verdict.because}", verdict.evidence, now)
+            self._decide(
+                "rollback", route.endpoint, arguments, f"{name}: {verdict.because}", verdict.evidence, now
+            )
             open_then_close(self.ledger, "bad_release", name, verdict.because, verdict.evidence, now)
         elif verdict.kind == "safe":
             name = route.candidate.model
-            self._decide("promote", route.endpoint, arguments, f"{name}: {verdict.because}", verdict.evidence, now)
+            self._decide(
+                "promote", route.endpoint, arguments, f"{name}: {verdict.because}", verdict.evidence, now
+            )
         elif verdict.kind == "ramp":
             arguments["share"] = verdict.share
             self._decide("canary.ramp", route.endpoint, arguments, verdict.because, verdict.evidence, now)
@@ -127,7 +134,7 @@ class Governor:
         assert route.candidate is not None
         first = route.set_at
         for event in reversed(self.ledger.events(kind="route.", subject=route.endpoint)):
-            arms = next((s.content["arms"] for s in event.sets if s.noun == "route" and s.content), [])
+            arms = _arms_of(event)
             if not any(arm["role"] == "candidate" and arm["model"] == route.candidate.model for arm in arms):
                 break
             first = event.at
@@ -178,7 +185,9 @@ class Governor:
             because = f"{shock.value:.0%} on {shock.day}, {shock.typical:.0%} is typical: {shock.sigmas:+.1f} robust sigmas"
             self._open("shock", f"{route.endpoint} {shock.day}", because, msgspec.to_builtins(shock), now)
         for day in seen.over:
-            close_incident(self.ledger, shocked[day], "the days after were as before", at=now, actor=acts.GOVERNOR)
+            close_incident(
+                self.ledger, shocked[day], "the days after were as before", at=now, actor=acts.GOVERNOR
+            )
         with self.ledger.transaction() as tx:
             sets = [("report", seen.report.id, seen.report)]
             tx.append("monitor.reported", route.endpoint, actor="monitor", at=now, sets=sets)
@@ -203,13 +212,15 @@ class Governor:
         """When the present champion became champion."""
         since = route.set_at
         for event in reversed(self.ledger.events(kind="route.", subject=route.endpoint)):
-            arms = next((s.content["arms"] for s in event.sets if s.noun == "route" and s.content), [])
+            arms = _arms_of(event)
             if not any(arm["role"] == "champion" and arm["model"] == route.champion for arm in arms):
                 break
             since = event.at
         return since
 
-    def _retrain(self, route: Route, cause: str, because: str, evidence: dict[str, Any], now: datetime) -> None:
+    def _retrain(
+        self, route: Route, cause: str, because: str, evidence: dict[str, Any], now: datetime
+    ) -> None:
         policy = self.policy.retrain
         held = self.held_back(now)
         if not policy.pipeline or held:
@@ -251,11 +262,23 @@ class Governor:
     def _tell_a_person(self, refused: int, now: datetime) -> None:
         because = f"the last {refused} challengers were refused by the gate; retraining has stopped"
         open_incident(
-            self.ledger, "retraining_stopped", self.policy.endpoint, because, at=now, actor=acts.GOVERNOR, evidence={}
+            self.ledger,
+            "retraining_stopped",
+            self.policy.endpoint,
+            because,
+            at=now,
+            actor=acts.GOVERNOR,
+            evidence={},
         )
 
     def _decide(
-        self, action: str, subject: str, arguments: dict[str, Any], because: str, evidence: dict[str, Any], now: datetime
+        self,
+        action: str,
+        subject: str,
+        arguments: dict[str, Any],
+        because: str,
+        evidence: dict[str, Any],
+        now: datetime,
     ) -> None:
         decision = acts.decide(
             self.ledger,
@@ -286,8 +309,15 @@ def open_then_close(
     ledger: Ledger, cause: str, subject: str, because: str, evidence: dict[str, Any], now: datetime
 ) -> None:
     """An incident that its own decision has ended: on the record, and over."""
-    incident = open_incident(ledger, cause, subject, because, at=now, actor=acts.GOVERNOR, evidence=finite(evidence))
+    incident = open_incident(
+        ledger, cause, subject, because, at=now, actor=acts.GOVERNOR, evidence=finite(evidence)
+    )
     close_incident(ledger, incident, "rolled back", at=now, actor=acts.GOVERNOR)
+
+
+def _arms_of(event: Event) -> list[dict[str, Any]]:
+    """The arms of the route that an event set."""
+    return next((list(one.content["arms"]) for one in event.sets if one.noun == "route" and one.content), [])
 
 
 def finite(content: Any) -> Any:

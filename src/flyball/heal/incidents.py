@@ -22,7 +22,14 @@ def open_of(ledger: Ledger, cause: str = "", subject: str = "") -> list[Incident
 
 
 def open_incident(
-    ledger: Ledger, cause: str, subject: str, because: str, *, at: datetime, actor: str, evidence: dict[str, Any]
+    ledger: Ledger,
+    cause: str,
+    subject: str,
+    because: str,
+    *,
+    at: datetime,
+    actor: str,
+    evidence: dict[str, Any],
 ) -> Incident:
     """Open an incident, or give back the one that is open for this cause and subject."""
     already = open_of(ledger, cause, subject)
@@ -42,5 +49,7 @@ def close_incident(ledger: Ledger, incident: Incident, because: str, *, at: date
         return incident
     closed = msgspec.structs.replace(incident, closed=at, closed_because=because)
     with ledger.transaction() as tx:
-        tx.append("incident.closed", incident.subject, actor=actor, at=at, sets=[("incident", incident.id, closed)])
+        tx.append(
+            "incident.closed", incident.subject, actor=actor, at=at, sets=[("incident", incident.id, closed)]
+        )
     return closed

@@ -28,13 +28,16 @@ class Canary(msgspec.Struct, frozen=True):
 
 
 class Quality(msgspec.Struct, frozen=True):
-    """When the champion's quality has fallen beyond its own variation in time."""
+    """When the champion has drifted beyond its own variation in time (``docs/decisions/005-calibration-is-the-alarm.md``)."""
 
     window_days: int = 21
     false_alarms_per_month: float = 0.1
     min_labelled: int = 500
     min_coverage: float = 0.8
-    shock_sigmas: float = 3.5  # robust distance of one day from the days before it
+    shock_sigmas: float = (
+        3.0  # robust distance of one day from the days before it; such days say nothing about drift
+    )
+    shock_floor: float = 0.0  # a shock below this share of positives is no incident
     day_starts_h: float = 0.0  # when a day begins, in hours after midnight UTC
 
 
@@ -92,14 +95,22 @@ def _known(raw: dict[str, Any], kind: Any, origin: str, above: str) -> None:
     fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
     for key, value in raw.items():
         if key not in fields:
-            raise Invalid(f"{origin} has an unknown key {above}{key}", nearest(key, list(fields)), key=above + key)
-        if isinstance(value, dict) and isinstance(fields[key], type) and issubclass(fields[key], msgspec.Struct):
+            raise Invalid(
+                f"{origin} has an unknown key {above}{key}", nearest(key, list(fields)), key=above + key
+            )
+        if (
+            isinstance(value, dict)
+            and isinstance(fields[key], type)
+            and issubclass(fields[key], msgspec.Struct)
+        ):
             _known(value, fields[key], origin, f"{above}{key}.")
 
 
 def _sensible(policy: Policy, origin: str) -> None:
     shares = policy.canary.ramp
     if not shares or any(not 0.0 < share < 1.0 for share in shares) or list(shares) != sorted(shares):
-        raise Invalid(f"{origin}: canary.ramp must be rising shares between 0 and 1, not {list(shares)}", "[0.1, 0.5]")
+        raise Invalid(
+            f"{origin}: canary.ramp must be rising shares between 0 and 1, not {list(shares)}", "[0.1, 0.5]"
+        )
     if not 0.0 < policy.canary.alpha < 0.5:
         raise Invalid(f"{origin}: canary.alpha must lie between 0 and 0.5", "0.05 is usual")

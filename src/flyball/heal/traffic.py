@@ -28,15 +28,24 @@ def champion_only(endpoint: str, model: str, *, at: datetime, because: str) -> R
 def with_candidate(route: Route, model: str, share: float, *, at: datetime, because: str) -> Route:
     """The same champion with a candidate that answers ``share`` of the requests."""
     if not 0.0 < share < 1.0:
-        raise Invalid(f"a canary's share must lie between 0 and 1, not {share}", "0.1 sends it one request in ten")
+        raise Invalid(
+            f"a canary's share must lie between 0 and 1, not {share}", "0.1 sends it one request in ten"
+        )
     if model == route.champion:
-        raise Invalid(f"{model} is the champion of {route.endpoint} already", "name another version as the canary")
+        raise Invalid(
+            f"{model} is the champion of {route.endpoint} already", "name another version as the canary"
+        )
     arms = (
         Arm(model=route.champion, weight=1.0 - share, role="champion"),
         Arm(model=model, weight=share, role="candidate"),
     )
     return Route(
-        endpoint=route.endpoint, generation=0, arms=arms, sticky_key=route.sticky_key, set_at=at, because=because
+        endpoint=route.endpoint,
+        generation=0,
+        arms=arms,
+        sticky_key=route.sticky_key,
+        set_at=at,
+        because=because,
     )
 
 
@@ -91,7 +100,9 @@ def expect(tx: Transaction, endpoint: str, generation: int) -> Route:
     found = tx.find("route", endpoint, Route)
     if found is None or found.generation != generation:
         now = "gone" if found is None else f"at generation {found.generation}"
-        raise Conflict(f"the route of {endpoint} has changed (it is {now})", "look at it again: flyball endpoints show")
+        raise Conflict(
+            f"the route of {endpoint} has changed (it is {now})", "look at it again: flyball endpoints show"
+        )
     return found
 
 
@@ -133,12 +144,16 @@ def _endpoint(ledger: Ledger, route: Route) -> plans.Endpoint:
     )
 
 
-def _features(ledger: Ledger, version: ModelVersion) -> tuple[dict[str, Any] | None, dict[str, dict[str, Any]]]:
+def _features(
+    ledger: Ledger, version: ModelVersion
+) -> tuple[dict[str, Any] | None, dict[str, dict[str, Any]]]:
     if version.feature_service is None:
         return None, {}
     service = ledger.get("service", version.feature_service, dict[str, Any])
     refs: Sequence[str] = service["views"]
-    return service["definition"], {ref.rpartition("@")[0]: ledger.get("view", ref, dict[str, Any]) for ref in refs}
+    return service["definition"], {
+        ref.rpartition("@")[0]: ledger.get("view", ref, dict[str, Any]) for ref in refs
+    }
 
 
 def put_in_force(plan: plans.Plan, path: Path) -> bool:

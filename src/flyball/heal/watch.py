@@ -103,20 +103,25 @@ class Watch:
         table = self._table(champion)
         last = table.day_of(to_us(now)) - 1  # the newest whole day
         days = table.days(to_us(now), first=last - 60, last=last)
-        own = [one for one in days if one.number > table.day_of(to_us(since))]
-        share = settings.false_alarms_per_month / 2.0  # two questions, one declared number
-        loss = quality.trailing_alarm(own, reference, settings.window_days, share, metric="log_loss")
-        gap = quality.trailing_alarm(
-            own, reference, settings.window_days, share, metric="calibration_gap", both_sides=True
-        )
         shocks = quality.shocks(days, sigmas=settings.shock_sigmas)
+        own = _without(shocks, [one for one in days if one.number > table.day_of(to_us(since))])
+        past = _without(quality.shocks(reference, sigmas=settings.shock_sigmas), reference)
+        gap = quality.trailing_alarm(
+            own,
+            past,
+            settings.window_days,
+            settings.false_alarms_per_month,
+            metric="calibration_gap",
+            both_sides=True,
+        )
         window = [one for one in own if one.number > last - settings.window_days]
-        signals = self._signals(window, loss, gap, shocks, last, open_contracts)
+        signals = self._signals(window, gap, shocks, last, open_contracts)
         found = diagnose(signals, self._limits())
         evidence = {
             "champion": champion,
-            "log_loss": msgspec.to_builtins(loss),
             "calibration_gap": msgspec.to_builtins(gap),
+            "log_loss": _mean_of(window, "log_loss"),
+            "shock_days_left_out": [one.day for one in shocks if one.number > last - settings.window_days],
             "coverage": signals.label_coverage,
             "cause": found.cause,
         }
@@ -125,7 +130,7 @@ class Watch:
             self.policy.endpoint,
             evidence,
             at=now,
-            passed=not (loss.fell or gap.fell),
+            passed=not gap.fell,
             summary=f"{found.cause}: {found.because}",
             since=now - settings.window_days * _DAY,
             until=now,
@@ -133,7 +138,9 @@ class Watch:
         return Seen(
             diagnosis=found,
             evidence={**evidence, "report": report.id},
-            shocks=tuple(one for one in shocks if one.number >= last - 1),
+            shocks=tuple(
+                one for one in shocks if one.number >= last - 1 and one.value >= settings.shock_floor
+            ),
             over=self._over(open_shocks, shocks, days, last),
             report=report,
         )
@@ -143,14 +150,15 @@ class Watch:
     ) -> tuple[str, ...]:
         """Open shock days after which a whole labelled day was ordinary again."""
         extreme = {one.number for one in shocks}
-        calm = {one.number for one in days if one.number not in extreme and one.labelled and one.number <= last}
+        calm = {
+            one.number for one in days if one.number not in extreme and one.labelled and one.number <= last
+        }
         numbers = {one.day: one.number for one in days}
         return tuple(day for day in open_shocks if day in numbers and any(c > numbers[day] for c in calm))
 
     def _signals(
         self,
         window: Sequence[DayStats],
-        loss: Alarm,
         gap: Alarm,
         shocks: Sequence[quality.Shock],
         last: int,
@@ -160,17 +168,15 @@ class Watch:
         asked = sum(one.n for one in window)
         labelled = sum(one.labelled for one in window)
         enough = labelled >= settings.min_labelled
-        fell = bool(loss.fell) or bool(gap.fell)
-        known = enough and (loss.fell is not None or gap.fell is not None)
         return Signals(
             requests=asked,
             error_share=sum(one.errors for one in window) / asked if asked else 0.0,
             open_contracts=open_contracts,
             label_coverage=labelled / asked if asked else None,
             shock_days=tuple(one.day for one in shocks if one.number == last),
-            quality_fell=fell if known else None,
-            calibration_broken=gap.fell if known else None,
-            because=gap.because if gap.fell else loss.because,
+            quality_fell=gap.fell if enough else None,
+            calibration_broken=gap.fell if enough else None,
+            because=gap.because,
         )
 
     def _limits(self) -> Limits:
@@ -181,3 +187,16 @@ class Watch:
             min_requests=limits.min_requests,
             min_coverage=self.policy.quality.min_coverage,
         )
+
+
+def _without(shocks: Sequence[quality.Shock], days: Sequence[DayStats]) -> list[DayStats]:
+    """The days that say something about drift: a storm is an incident, and says nothing about the season."""
+    extreme = {one.number for one in shocks}
+    return [one for one in days if one.number not in extreme]
+
+
+def _mean_of(days: Sequence[DayStats], name: str) -> float | None:
+    """A figure's mean over labelled rows."""
+    known = [(getattr(one, name), one.labelled) for one in days if getattr(one, name) is not None]
+    rows = sum(labelled for _, labelled in known)
+    return sum(value * labelled for value, labelled in known) / rows if rows else None

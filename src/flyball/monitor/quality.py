@@ -100,6 +100,7 @@ def trailing_alarm(
     metric: Metric = "log_loss",
     looks: int = 30,
     min_rows: int = 20,
+    min_coverage: float = 0.5,
     both_sides: bool = False,
     seed: int = 0,
 ) -> Alarm:
@@ -115,9 +116,11 @@ def trailing_alarm(
     if window_days < 1 or not 0.0 < rate < 1.0:
         raise Invalid(f"window_days {window_days}, rate {rate}", "e.g. window_days=21, rate=0.1 a month")
     name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
-    past = _usable(reference, metric, min_rows)
+    past = _usable(reference, metric, min_rows, min_coverage)
     last = max((one.number for one in daily), default=0)
-    recent = _usable([one for one in daily if one.number > last - window_days], metric, min_rows)
+    recent = _usable(
+        [one for one in daily if one.number > last - window_days], metric, min_rows, min_coverage
+    )
     numbers = [number for number, _ in recent]
     known: dict[str, Any] = {"days": len(recent), "reference_days": len(past), "rate": rate, "metric": name}
     if len(past) < MIN_REFERENCE_DAYS:
@@ -157,6 +160,7 @@ def shocks(
     metric: Metric = "mean_actual",
     recent_days: int = 28,
     min_rows: int = 20,
+    min_coverage: float = 0.5,
     both_sides: bool = False,
 ) -> list[Shock]:
     """Days that lie far from the days before them, by a robust z; a storm is an incident, not drift.
@@ -165,7 +169,7 @@ def shocks(
     """
     name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
     rows = {one.number: one for one in daily}
-    usable = _usable(daily, metric, min_rows)
+    usable = _usable(daily, metric, min_rows, min_coverage)
     found = []
     for index, (number, value) in enumerate(usable):
         before = np.array([one for day, one in usable[:index] if day >= number - recent_days])
@@ -185,11 +189,17 @@ def shocks(
     return found
 
 
-def _usable(daily: Sequence[DayStats], metric: Metric, min_rows: int) -> list[tuple[int, float]]:
-    """Day number and figure, in order, of days with enough labels."""
+def _usable(
+    daily: Sequence[DayStats], metric: Metric, min_rows: int, min_coverage: float
+) -> list[tuple[int, float]]:
+    """Day number and figure, in order, of days with enough labels.
+
+    The labels of a day do not come in any order (a late flight lands late), so a day that still waits for more than
+    ``1 - min_coverage`` of its labels says nothing yet.
+    """
     found = []
     for one in sorted(daily, key=lambda one: one.number):
-        if one.labelled < min_rows:
+        if one.labelled < max(min_rows, min_coverage * (one.labelled + one.waiting)):
             continue
         value = getattr(one, metric) if isinstance(metric, str) else metric(one)
         if value is not None and math.isfinite(value):

@@ -69,7 +69,9 @@ def verify(ref: str, *, ws: Workspace = CURRENT) -> dict[str, Any]:
 
     broken = data.verify(ws.ledger, ws.blobs, ref)
     if broken:
-        raise Refused(f"{ref} is not what it was: {', '.join(broken)}", "flyball restore BACKUP", broken=broken)
+        raise Refused(
+            f"{ref} is not what it was: {', '.join(broken)}", "flyball restore BACKUP", broken=broken
+        )
     return {"ref": ref, "verified": True}
 
 
@@ -77,6 +79,6 @@ def _located(ws: Workspace, source: str | Path | Sequence[str]) -> str:
     """Relative paths start where you stand, as in any shell; failing that, at the project's folder."""
     path = Path(str(source))
     first = Path(str(source).split("*")[0].rstrip("/") or ".")
-    if path.is_absolute() or first.exists() or first.parent.exists() and first.parent != Path():
+    if path.is_absolute() or first.exists() or (first.parent.exists() and first.parent != Path()):
         return str(source)
     return str(ws.root / path)

@@ -8,7 +8,17 @@ from typing import Any
 import msgspec
 
 from flyball.core.hashing import digest_bytes
-from flyball.core.records import Alias, Code, Decision, Environment, ModelVersion, Report, Route, Run, Snapshot
+from flyball.core.records import (
+    Alias,
+    Code,
+    Decision,
+    Environment,
+    ModelVersion,
+    Report,
+    Route,
+    Run,
+    Snapshot,
+)
 from flyball.errors import FlyballError, NotFound
 from flyball.service.verb import CURRENT, verb
 from flyball.service.workspace import Workspace
@@ -42,7 +52,9 @@ class Explanation(msgspec.Struct, kw_only=True):
         """The tree for people."""
         lines = list(_lines(self.tree, ""))
         if self.verified is not None:
-            verdict = "every digest holds" if not self.broken else "NOT what it was: " + "; ".join(self.broken)
+            verdict = (
+                "every digest holds" if not self.broken else "NOT what it was: " + "; ".join(self.broken)
+            )
             lines.append(f"\nverified {self.objects} objects: {verdict}")
         return "\n".join(lines)
 
@@ -56,7 +68,7 @@ def explain(prediction: str, verify: bool = False, *, ws: Workspace = CURRENT) -
     check = _Check(ws, verify)
     if prediction.startswith("run_"):
         tree = _run(check, prediction)
-    elif "@" in prediction and ws.ledger.find("snapshot", prediction, Snapshot):
+    elif "@" in prediction and prediction in ws.ledger.keys("snapshot"):
         tree = _snapshot(check, prediction)
     elif "@" in prediction:
         from flyball.models import registry
@@ -119,7 +131,19 @@ class _Check:
             node.verified = True
 
 
-_SHOWN = ("endpoint", "model", "assigned", "arm", "rho", "output", "fallback", "error", "latency_us", "entities", "label")
+_SHOWN = (
+    "endpoint",
+    "model",
+    "assigned",
+    "arm",
+    "rho",
+    "output",
+    "fallback",
+    "error",
+    "latency_us",
+    "entities",
+    "label",
+)
 
 
 def _prediction(check: _Check, identifier: str) -> Node:
@@ -127,7 +151,10 @@ def _prediction(check: _Check, identifier: str) -> Node:
     from flyball.stores.predictions import seal_of
 
     row = check.ws.predictions.find(identifier)
-    facts = {"at": from_us(row["at_us"]), **{name: row[name] for name in _SHOWN if row[name] not in (None, "", [])}}
+    facts = {
+        "at": from_us(row["at_us"]),
+        **{name: row[name] for name in _SHOWN if row[name] not in (None, "", [])},
+    }
     node = Node(what="prediction", name=identifier, facts=facts)
     check.content(node, f"prediction {identifier}", row["seal"], seal_of(row))
     node.of = [_model(check, row["model"]), _features(check, row)]
@@ -229,7 +256,9 @@ def _blob(check: _Check, what: str, digest: str) -> Node:
 def _report(check: _Check, key: str) -> Node:
     report = check.ws.ledger.get("report", key, Report)
     node = Node(
-        what=report.kind, name=key, facts={"passed": report.passed, "summary": report.summary, "at": report.at}
+        what=report.kind,
+        name=key,
+        facts={"passed": report.passed, "summary": report.summary, "at": report.at},
     )
     check.record(node, "report", key)
     return node
@@ -321,5 +350,3 @@ def _short(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}={_short(one)}" for name, one in value.items())
     return str(value)
-
-

@@ -49,8 +49,12 @@ class Feed:
     def __init__(self, ws: Workspace, source: str) -> None:
         self.ws = ws
         self.source = source
-        self.views: list[View] = [view for view in ws.definitions.of(_view()).values() if view.source == source]
-        contracts: list[Contract] = [one for one in ws.definitions.of(_contract()).values() if one.name == source]
+        self.views: list[View] = [
+            view for view in ws.definitions.of(_view()).values() if view.source == source
+        ]
+        contracts: list[Contract] = [
+            one for one in ws.definitions.of(_contract()).values() if one.name == source
+        ]
         if not self.views and not contracts:
             known = sorted({view.source for view in ws.definitions.of(_view()).values()})
             raise NotFound(f"no view reads {source!r}", nearest(source, known))
@@ -117,7 +121,9 @@ class Feed:
     def _check(self, rows: pl.DataFrame, now: datetime) -> ContractResult | None:
         from flyball.checks.expectations import validate
 
-        return None if self.contract is None else validate(rows, self.contract, now=now, previous=self._last())
+        return (
+            None if self.contract is None else validate(rows, self.contract, now=now, previous=self._last())
+        )
 
     def _last(self) -> pl.DataFrame | None:
         if self._previous is None and self.folder.is_dir():
@@ -208,7 +214,9 @@ def _open(ws: Workspace, source: str) -> bool:
 def _finish(ws: Workspace, decision: Decision, now: datetime) -> None:
     done = msgspec.structs.replace(decision, state="done")
     with ws.ledger.transaction() as tx:
-        tx.append("decision.done", decision.subject, actor="governor", at=now, sets=[("decision", done.id, done)])
+        tx.append(
+            "decision.done", decision.subject, actor="governor", at=now, sets=[("decision", done.id, done)]
+        )
 
 
 def _parquet(rows: pl.DataFrame) -> bytes:
@@ -227,4 +235,3 @@ def _contract() -> type[Contract]:
     from flyball.checks.expectations import Contract
 
     return Contract
-

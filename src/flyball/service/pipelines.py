@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flyball.core.records import Run
+from flyball.core.records import ModelVersion, Report, Run
 from flyball.errors import NotFound, nearest
 from flyball.service.verb import CURRENT, verb
 from flyball.service.workspace import Workspace
@@ -14,10 +14,47 @@ if TYPE_CHECKING:
     from flyball.pipelines.definition import Pipeline
 
 
+class Ran:
+    """A run that has ended, for people and scripts; exit 1 when its gate said no."""
+
+    def __init__(self, result: Run, ws: Workspace) -> None:
+        self.result = result
+        self.gates = [
+            one
+            for one in ws.ledger.ls("report", Report)
+            if one.kind == "gate" and one.evidence.get("run") == result.id
+        ]
+        self.made = [one for one in ws.ledger.ls("model", ModelVersion) if one.run == result.id]
+
+    @property
+    def id(self) -> str:
+        return self.result.id
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if all(one.passed for one in self.gates) else 1
+
+    def as_text(self) -> str:
+        """Steps, gates and what was registered."""
+        lines = [f"{self.result.id}  {self.result.pipeline}  {self.result.status}"]
+        lines += [
+            f"  {one['status']:<8} {one['node']:<20} {one.get('seconds', 0):7.2f} s"
+            for one in self.result.steps
+        ]
+        lines += [f"gate {one.summary}" for one in self.gates]
+        lines += [f"registered {one.ref} ({one.format})" for one in self.made]
+        return "\n".join(lines)
+
+
 @verb("run")
 def run(
-    pipeline: str, params: dict[str, str] | None = None, because: str = "", resume: str = "", *, ws: Workspace = CURRENT
-) -> Run:
+    pipeline: str,
+    params: dict[str, str] | None = None,
+    because: str = "",
+    resume: str = "",
+    *,
+    ws: Workspace = CURRENT,
+) -> Ran:
     """Run a pipeline: -p NAME=VALUE for its parameters; steps that were made before from the same things are reused.
 
     --resume RUN goes on with a run that was killed.
@@ -26,8 +63,8 @@ def run(
 
     context = context_of(ws, because)
     if resume:
-        return runner.resume(resume, ws.definitions.pipelines, context)
-    return runner.execute(named(ws, pipeline), params or {}, context)
+        return Ran(runner.resume(resume, ws.definitions.pipelines, context), ws)
+    return Ran(runner.execute(named(ws, pipeline), params or {}, context), ws)
 
 
 def context_of(ws: Workspace, because: str, actor: str = "") -> RunContext:
@@ -35,7 +72,12 @@ def context_of(ws: Workspace, because: str, actor: str = "") -> RunContext:
     from flyball.pipelines.context import RunContext
 
     return RunContext(
-        ledger=ws.ledger, blobs=ws.blobs, root=ws.root, actor=actor or ws.actor, clock=ws.clock, because=because
+        ledger=ws.ledger,
+        blobs=ws.blobs,
+        root=ws.root,
+        actor=actor or ws.actor,
+        clock=ws.clock,
+        because=because,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from flyball.service.workspace import Workspace
 
 
 @verb("init")
-def init(folder: str = ".") -> dict[str, str]:
+def init(folder: str = ".") -> Made:
     """Make a project that runs: configuration, features, a pipeline, a policy and a little data."""
     place = Path(folder).resolve()
     if (place / FILE).exists():
@@ -25,12 +26,35 @@ def init(folder: str = ".") -> dict[str, str]:
     place.mkdir(parents=True, exist_ok=True)
     template = files("flyball.service") / "template"
     for item in template.iterdir():
-        target = place / item.name.removesuffix(".txt")
-        if target.exists():
+        name = item.name.removesuffix(".txt").replace("gitignore", ".gitignore")
+        target = place / name
+        if name == "__pycache__" or target.exists():
             continue  # the user's own file stays
-        text = item.read_text().replace("PROJECT_NAME", place.name)
-        target.write_text(text)
-    return {"project": str(place), "next": f"cd {folder} && flyball run train"}
+        target.write_text(item.read_text().replace("PROJECT_NAME", place.name))
+    steps = [] if folder == "." else [f"cd {folder}"]
+    if find_spec("sklearn") is None:
+        steps.append("pip install 'flyball[sklearn]'")
+    return Made(
+        str(place), [*steps, "flyball data add customers customers.csv", "flyball run train", *_SERVE]
+    )
+
+
+_SERVE = (
+    "flyball deploy churn@challenger --endpoint churn",
+    "flyball up &",
+    "flyball predict churn --feature months=3 --feature monthly_charge=90 --feature support_calls=4",
+)
+
+
+class Made(msgspec.Struct, frozen=True):
+    """A project, and the commands that come next."""
+
+    project: str
+    next: list[str]
+
+    def as_text(self) -> str:
+        """For people: where it is, and what to type."""
+        return "\n".join([f"made {self.project}; next:", *(f"  {one}" for one in self.next)])
 
 
 @verb("config show", reads=True)
@@ -58,8 +82,11 @@ def status(*, ws: Workspace = CURRENT) -> dict[str, Any]:
             route.endpoint: " ".join(f"{arm.model} {arm.weight:.0%}" for arm in route.arms)
             for route in ws.ledger.ls("route", Route)
         },
-        "open_incidents": [f"{one.id} {one.cause}: {one.because}" for one in ws.ledger.ls("incident", Incident)
-                           if one.closed is None],
+        "open_incidents": [
+            f"{one.id} {one.cause}: {one.because}"
+            for one in ws.ledger.ls("incident", Incident)
+            if one.closed is None
+        ],
         "last_decision": f"{decisions[-1].action} {decisions[-1].because}" if decisions else None,
     }
 

@@ -14,11 +14,11 @@ from flyball.service.workspace import Workspace
 @verb("deploy")
 def deploy(
     model: str,
+    *,
     endpoint: str,
     canary: bool = False,
     share: float = 0.1,
     because: str = "asked for by a person",
-    *,
     ws: Workspace = CURRENT,
 ) -> Route:
     """Serve a version at an endpoint: at once, or with --canary as a candidate that must prove itself.
@@ -47,7 +47,9 @@ def set_route(ws: Workspace, route: Route, kind: str, version: ModelVersion | No
         sets = traffic.changes(tx, route, at=ws.clock.now())
         if version is not None and tx.find("endpoint", route.endpoint, EndpointSettings) is None:
             settings = EndpointSettings(
-                name=route.endpoint, model=version.name, deadline_ms=ws.config.serve.deadline_ms,
+                name=route.endpoint,
+                model=version.name,
+                deadline_ms=ws.config.serve.deadline_ms,
                 candidate_share=ws.config.serve.candidate_share,
             )
             sets.append(("endpoint", route.endpoint, settings))
@@ -77,7 +79,9 @@ def promote(endpoint: str, because: str = "asked for by a person", *, ws: Worksp
 
     route = traffic.route_of(ws.ledger, endpoint)
     if route.candidate is None:
-        raise Invalid(f"{endpoint} has no candidate", f"flyball deploy MODEL@VERSION --endpoint {endpoint} --canary")
+        raise Invalid(
+            f"{endpoint} has no candidate", f"flyball deploy MODEL@VERSION --endpoint {endpoint} --canary"
+        )
     new = traffic.champion_only(endpoint, route.candidate.model, at=ws.clock.now(), because=because)
     return set_route(ws, new, "route.promoted")
 
@@ -180,5 +184,3 @@ def number(text: str) -> Any:
         except ValueError:
             continue
     return text
-
-

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from flyball.service.verb import CURRENT, verb
 from flyball.service.workspace import Workspace
 
@@ -11,12 +13,35 @@ if TYPE_CHECKING:
     from flyball.features.skew import Mismatch
 
 
+class Skew(msgspec.Struct, frozen=True):
+    """How many predictions were recomputed, and which features differ."""
+
+    rows: int
+    mismatches: list[Mismatch]
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.mismatches else 0
+
+    def as_text(self) -> str:
+        """For people."""
+        if not self.mismatches:
+            return (
+                f"no skew: every feature of {self.rows} predictions is what its offline recomputation gives"
+            )
+        return "\n".join(
+            f"{one.feature}: {one.mismatched} of {one.rows_compared} differ, first {one.first_at}: "
+            f"{one.example_logged} online, {one.example_recomputed} offline; likely cause: {one.likely_cause}"
+            for one in self.mismatches
+        )
+
+
 @verb("skew", reads=True)
-def skew(endpoint: str, sample: int = 2000, *, ws: Workspace = CURRENT) -> list[Mismatch]:
-    """Compare the features that predictions were given with their offline recomputation; nothing listed means no skew."""
+def skew(endpoint: str, sample: int = 2000, *, ws: Workspace = CURRENT) -> Skew:
+    """Compare the features that predictions were given with their offline recomputation; exit 1 when any differ."""
     from flyball.features.skew import skew as compare
-    from flyball.service.feeds import Feed
     from flyball.service.features import service_named, views
+    from flyball.service.feeds import Feed
 
     rows = ws.predictions.scan(endpoint)
     service = service_named(ws, _service_of(ws, endpoint))
@@ -24,7 +49,7 @@ def skew(endpoint: str, sample: int = 2000, *, ws: Workspace = CURRENT) -> list[
         rows = rows.gather_every(max(1, rows.height // sample))
     known = views(ws)
     sources = {view.source: Feed(ws, view.source).history() for view in service.uses(known)}
-    return compare(_flat(rows, service.features), service, known, sources)
+    return Skew(rows.height, compare(_flat(rows, service.features), service, known, sources))
 
 
 def _service_of(ws: Workspace, endpoint: str) -> str:
@@ -39,9 +64,7 @@ def _flat(rows: Any, features: tuple[str, ...]) -> Any:
     """Entities and logged features as columns, with the time of the request as ``at``."""
     import polars as pl
 
-    entities = rows["entities"].str.json_decode(
-        pl.Struct({name: pl.String for name in _entity_names(rows)})
-    )
+    entities = rows["entities"].str.json_decode(pl.Struct(dict.fromkeys(_entity_names(rows), pl.String)))
     return (
         rows.select(pl.from_epoch("at_us", "us").dt.replace_time_zone("UTC").alias("at"), "id")
         .with_columns(entities.struct.unnest())

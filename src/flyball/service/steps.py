@@ -108,7 +108,11 @@ def gate(
         seed=seed,
     )
     held = rows.select(at, label).with_columns(p=pl.Series(challenger))
-    days = _days(held if reference is None else pl.concat([reference.select(held.columns), held], how="vertical_relaxed"))
+    days = _days(
+        held
+        if reference is None
+        else pl.concat([reference.select(held.columns), held], how="vertical_relaxed")
+    )
     report = _record(ws, verdict, rows, at, against, champion_ref, days)
     return Gated(passed=verdict.passed, report=report.id, summary=verdict.summary, verdict=verdict)
 
@@ -140,7 +144,9 @@ def _features_of(ws: Workspace, service: str | None) -> list[str]:
     return list(service_named(ws, service).features)
 
 
-def _champion(ws: Workspace, against: str | None, rows: pl.DataFrame) -> tuple[str | None, np.ndarray[Any, Any] | None]:
+def _champion(
+    ws: Workspace, against: str | None, rows: pl.DataFrame
+) -> tuple[str | None, np.ndarray[Any, Any] | None]:
     if against is None:
         return None, None
     try:
@@ -198,6 +204,7 @@ def register_model(
     *,
     sample: pl.DataFrame | None = None,
     service: str | None = None,
+    features: Sequence[str] = (),
     gate: Gated | None = None,
     aliases: Sequence[str] = (),
     metrics: Mapping[str, float] | None = None,
@@ -206,14 +213,16 @@ def register_model(
 ) -> ModelVersion:
     """Register a model as the next version; the same node of the same run registers once.
 
-    ``sample`` shows the inputs and proves the export; ``service`` names the feature service that feeds it.
+    ``sample`` shows the inputs and proves the export; ``service`` names the feature service that feeds it, ``features``
+    the columns that are its inputs when there is no service.
     """
     from flyball.service.features import applied
 
     ws = Workspace.current()
     context = current()
-    if sample is not None and service is not None:
-        sample = sample.select(_features_of(ws, service)).cast(pl.Float32)  # what a server feeds it
+    if sample is not None and (features or service is not None):
+        names = list(features) or _features_of(ws, service)
+        sample = sample.select(names).cast(pl.Float32)  # what a server feeds it
     measured = dict(metrics or {})
     if gate is not None:
         measured |= {key: value for key, value in gate.verdict.metrics.items() if value is not None}
@@ -242,4 +251,6 @@ def _training(context: RunContext | None) -> dict[str, str]:
     from flyball.track.runs import get
 
     inputs = get(context.ledger, context.run_id).inputs
-    return {role: ref.removeprefix("snapshot:") for role, ref in inputs.items() if ref.startswith("snapshot:")}
+    return {
+        role: ref.removeprefix("snapshot:") for role, ref in inputs.items() if ref.startswith("snapshot:")
+    }

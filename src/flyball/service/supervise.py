@@ -75,10 +75,15 @@ class Part:
             self._failures = 0 if now_s - self._started > _WELL_AFTER_S else self._failures + 1
             pause = _BACKOFF_S[min(self._failures, len(_BACKOFF_S) - 1)]
             self._next = now_s + pause
-            log.warning("%s ended with %s; again in %.1f s (see %s)", self.name, code, pause, self._log_path)
+            said = _last_line(self._log_path)
+            log.warning(
+                "%s ended with %s: %s; again in %.1f s (%s)", self.name, code, said, pause, self._log_path
+            )
         if now_s >= self._next:
             with self._log_path.open("ab") as out:
-                self._process = subprocess.Popen(self._command, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+                self._process = subprocess.Popen(
+                    self._command, stdout=out, stderr=out, stdin=subprocess.DEVNULL
+                )
             self._started = now_s
 
     def stop(self, for_s: float) -> None:
@@ -91,6 +96,16 @@ class Part:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _last_line(path: Path) -> str:
+    """What a process said last, within the end of its log."""
+    try:
+        lines = path.read_bytes()[-2000:].decode(errors="replace").strip().splitlines()
+    except OSError:
+        return "no log"
+    errors = [line for line in lines if "error" in line.lower()]
+    return (errors or lines or ["nothing"])[-1]
 
 
 def up(root: Path, state: Path, parts: Sequence[str] = PARTS, extra: Sequence[str] = ()) -> None:

@@ -21,7 +21,19 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # Modules that define verbs, in the order of the help page. They import no engine at their top.
-MODULES = ("project", "data", "runs", "models", "checks", "features", "pipelines", "serving", "explain", "incidents")
+MODULES = (
+    "project",
+    "data",
+    "runs",
+    "models",
+    "checks",
+    "features",
+    "pipelines",
+    "serving",
+    "explain",
+    "skew",
+    "incidents",
+)
 
 
 class Verb(msgspec.Struct, frozen=True):

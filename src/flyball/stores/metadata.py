@@ -127,7 +127,9 @@ class Transaction:
             "body": _encode(event.body),
             "sets": _encode(changed),
         }
-        before = self._connection.execute(sa.select(EVENTS.c.chain).order_by(EVENTS.c.seq.desc()).limit(1)).scalar()
+        before = self._connection.execute(
+            sa.select(EVENTS.c.chain).order_by(EVENTS.c.seq.desc()).limit(1)
+        ).scalar()
         row["chain"] = _link(before or b"", row)
         key = self._connection.execute(EVENTS.insert().values(row)).inserted_primary_key
         seq = int(key[0]) if key is not None else 0
@@ -291,9 +293,12 @@ class Ledger:
             if event is None:
                 return f"the event that set {noun} {key} is gone from the ledger"
             before = connection.execute(
-                sa.select(EVENTS.c.chain).where(EVENTS.c.seq < event.seq).order_by(EVENTS.c.seq.desc()).limit(1)
+                sa.select(EVENTS.c.chain)
+                .where(EVENTS.c.seq < event.seq)
+                .order_by(EVENTS.c.seq.desc())
+                .limit(1)
             ).scalar()
-        if _link(before or b"", event._mapping) != event.chain:
+        if _link(before or b"", dict(event._mapping)) != event.chain:
             return f"event {event.id} (which set {noun} {key}) has changed since it was written"
         for one in _sets_decoder.decode(event.sets):
             if (one.noun, one.key) == (noun, key) and _encode(one.content) == record.content:

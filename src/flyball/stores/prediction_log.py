@@ -94,7 +94,7 @@ def unframe(data: bytes, start: int = 0) -> tuple[list[Record], int]:
 
     >>> data = frame(Label("p_1", 1.0, 5, 6))
     >>> unframe(data + data[:7])
-    ([Label(id='p_1', value=1.0, known_us=5, received_us=6)], 26)
+    ([Label(id='p_1', value=1.0, known_us=5, received_us=6)], 25)
     """
     was_on = gc.isenabled()
     gc.disable()  # records hold no cycles, and collecting while millions of them appear costs 40 % of the time

@@ -228,7 +228,8 @@ class Predictions:
         An id of ours holds its time, so only the days around it are read; any other id costs a look at every day.
         """
         recent = self._recent()
-        row = self._find(prediction_id, table_of(recent, Prediction))
+        mine = [record for record in recent if record.id == prediction_id]
+        row = self._find(prediction_id, table_of(mine, Prediction))
         if row is None:
             raise NotFound(
                 f"no prediction {prediction_id!r}",
@@ -236,7 +237,7 @@ class Predictions:
                 id=prediction_id,
             )
         row["entities"] = msgspec.json.decode(row["entities"])
-        labels = self._labels(recent).filter(pl.col("id") == prediction_id).to_dicts()
+        labels = self._labels(mine).filter(pl.col("id") == prediction_id).to_dicts()
         row |= labels[0] if labels else {"label": None, "known_us": None, "received_us": None}
         around = from_us(row["at_us"])
         shadows = self.shadows(row["endpoint"], around, around + timedelta(microseconds=1))

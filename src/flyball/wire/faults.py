@@ -16,10 +16,10 @@ T = TypeVar("T")
 def decode(decoder: msgspec.json.Decoder[T], body: bytes, what: str) -> T:
     """The decoded body, or :class:`Invalid` with the field and what was expected there.
 
-    >>> decode(msgspec.json.Decoder(dict[str, int]), b'{"a": "x"}', "the request")
+    >>> decode(msgspec.json.Decoder(list[int]), b'[1, "x"]', "the request")
     Traceback (most recent call last):
     ...
-    flyball.errors.Invalid: the request is wrong at a: Expected `int`, got `str`
+    flyball.errors.Invalid: the request is wrong at [1]: Expected `int`, got `str`
       send the type that is expected there
     """
     if not body:
@@ -58,14 +58,14 @@ def _in_mapping(body: bytes, field: str) -> str:
         return field
     try:
         found = json.loads(body)
-        for step in path.replace("[", ".").replace("]", "").split("."):
+        for step in path.replace("[", ".").replace("]", "").split(".") if path else []:
             found = found[int(step)] if isinstance(found, list) else found[step]
         wrong = (
             key
             for key, value in found.items()
             if isinstance(value, list | dict) or _find(value, "") is not None
         )
-        return f"{path}.{next(wrong)}"
+        return f"{path}.{next(wrong)}" if path else next(wrong)
     except (ValueError, LookupError, RecursionError, AttributeError, StopIteration):
         return field
 

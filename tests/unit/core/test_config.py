@@ -44,7 +44,9 @@ def test_a_mistake_says_what_and_what_to_do(tmp_path: Path, text: str, message: 
 
 
 def test_a_profile_lies_over_the_rest_and_says_so(tmp_path: Path) -> None:
-    found = load(project(tmp_path, "[serve]\nport = 1\nworkers = 4\n[profiles.prod.serve]\nport = 2\n"), "prod")
+    found = load(
+        project(tmp_path, "[serve]\nport = 1\nworkers = 4\n[profiles.prod.serve]\nport = 2\n"), "prod"
+    )
     assert (found.config.serve.port, found.config.serve.workers) == (2, 4)
     assert found.origins == {"serve.port": "flyball.toml [profiles.prod]", "serve.workers": "flyball.toml"}
 

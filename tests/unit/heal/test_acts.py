@@ -43,7 +43,13 @@ def a_ledger(folder: Path, *, gate: str | None = "rep_1") -> Ledger:
     with ledger.transaction() as tx:
         versions = [
             ModelVersion(
-                name="delays", number=n, artifact="b3:" + "0" * 64, format="onnx", signature=SIGNATURE, created=NOW, gate=gate
+                name="delays",
+                number=n,
+                artifact="b3:" + "0" * 64,
+                format="onnx",
+                signature=SIGNATURE,
+                created=NOW,
+                gate=gate,
             )
             for n in (1, 2)
         ]
@@ -74,7 +80,10 @@ def aliases(ledger: Ledger) -> dict[str, int]:
 def test_a_canary_that_is_promoted_becomes_the_only_champion(tmp_path: Path) -> None:
     ledger, hands = a_ledger(tmp_path), Hands()
     acts.carry_out(ledger, decide(ledger, "canary.start", model="delays@2", share=0.1), hands, NOW)
-    assert [(arm.model, arm.weight) for arm in traffic.route_of(ledger, "delays").arms] == [("delays@1", 0.9), ("delays@2", 0.1)]
+    assert [(arm.model, arm.weight) for arm in traffic.route_of(ledger, "delays").arms] == [
+        ("delays@1", 0.9),
+        ("delays@2", 0.1),
+    ]
     assert aliases(ledger) == {"champion": 1, "challenger": 2}
     done = acts.carry_out(ledger, decide(ledger, "promote", model="delays@2"), hands, NOW)
     assert done.state == "done"
@@ -132,7 +141,9 @@ def test_the_projection_of_routes_is_rebuilt_from_events(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("moment", ["before the act", "after the act"])
-def test_a_governor_killed_around_its_act_ends_after_restart_with_exactly_one_champion(tmp_path: Path, moment: str) -> None:
+def test_a_governor_killed_around_its_act_ends_after_restart_with_exactly_one_champion(
+    tmp_path: Path, moment: str
+) -> None:
     """The child is killed between the decision and the act, or between the act and the plan; we are its successor."""
     a_ledger(tmp_path).close()
     code = f"""

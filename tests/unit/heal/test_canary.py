@@ -24,7 +24,14 @@ def a_route(share: float = 0.1) -> Route:
 
 
 def days(
-    n: int, rng: np.random.Generator, *, rho: float = 0.1, error: float = 0.0, worse: float = 0.0, first: int = 0, base: float = 0.0
+    n: int,
+    rng: np.random.Generator,
+    *,
+    rho: float = 0.1,
+    error: float = 0.0,
+    worse: float = 0.0,
+    first: int = 0,
+    base: float = 0.0,
 ) -> list[Record]:
     """``n`` requests: every arm fails with chance ``base``, the candidate with ``error`` on top; ``worse`` shifts its answers."""
     found: list[Record] = []
@@ -44,7 +51,15 @@ def days(
             )
         )  # fmt: skip
         other = "delays@1" if answered == "delays@2" else "delays@2"
-        found.append(Shadow(id=f"p_{number}", at_us=at, endpoint="delays", model=other, output=None if failed else outputs[other]))
+        found.append(
+            Shadow(
+                id=f"p_{number}",
+                at_us=at,
+                endpoint="delays",
+                model=other,
+                output=None if failed else outputs[other],
+            )
+        )
         found.append(Label(id=f"p_{number}", value=y, known_us=at, received_us=at))
     return found
 

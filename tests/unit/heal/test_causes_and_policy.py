@@ -20,7 +20,11 @@ FELL = {"quality_fell": True, "label_coverage": 0.97, "calibration_broken": True
         ({}, "none", "nothing"),
         ({**FELL, "requests": 500, "error_share": 0.3}, "infrastructure", "shed"),
         ({**FELL, "requests": 500, "p99_ms": 900.0}, "infrastructure", "shed"),
-        ({**FELL, "requests": 50, "error_share": 0.3}, "concept_drift", "retrain"),  # too few to blame the machinery
+        (
+            {**FELL, "requests": 50, "error_share": 0.3},
+            "concept_drift",
+            "retrain",
+        ),  # too few to blame the machinery
         ({**FELL, "open_contracts": ("weather",)}, "upstream_data_bug", "quarantine"),
         ({**FELL, "label_coverage": 0.4}, "label_bug", "freeze_labels"),
         ({**FELL, "label_rate_jumped": True}, "label_bug", "freeze_labels"),
@@ -32,7 +36,9 @@ FELL = {"quality_fell": True, "label_coverage": 0.97, "calibration_broken": True
         ({"inputs_moved": True, "quality_fell": None}, "benign_covariate_shift", "watch"),
     ],
 )
-def test_the_first_stage_that_explains_it_ends_the_search(seen: dict[str, Any], cause: str, action: str) -> None:
+def test_the_first_stage_that_explains_it_ends_the_search(
+    seen: dict[str, Any], cause: str, action: str
+) -> None:
     found = diagnose(Signals(**seen), LIMITS)
     assert (found.cause, found.action) == (cause, action)
     assert found.because
@@ -41,7 +47,9 @@ def test_the_first_stage_that_explains_it_ends_the_search(seen: dict[str, Any], 
 def test_nothing_but_a_fall_in_quality_ever_asks_for_retraining() -> None:
     import itertools
 
-    for moved, jumped, contract, shock in itertools.product([True, False, None], [True, False], [True, False], [True, False]):
+    for moved, jumped, contract, shock in itertools.product(
+        [True, False, None], [True, False], [True, False], [True, False]
+    ):
         seen = Signals(
             quality_fell=False,
             inputs_moved=moved,

@@ -127,6 +127,13 @@ def test_a_storm_is_a_shock_and_a_season_is_not() -> None:
     assert shocks(days[:6]) == []
 
 
+def test_a_day_that_still_waits_for_most_of_its_labels_says_nothing_yet() -> None:
+    days = [msgspec.structs.replace(one, mean_actual=0.2) for one in days_of(np.full(30, 0.5))]
+    open_day = msgspec.structs.replace(days[-1], mean_actual=0.9, n=800, waiting=600)
+    assert shocks([*days[:-1], open_day]) == []
+    assert [one.number for one in shocks([*days[:-1], open_day], min_coverage=0.2)] == [29]
+
+
 def test_days_with_few_labels_shock_no_one() -> None:
     days = [msgspec.structs.replace(one, mean_actual=0.2, labelled=200) for one in days_of(np.full(30, 0.5))]
     days[-1] = msgspec.structs.replace(days[-1], mean_actual=0.3, labelled=20)  # six of twenty, by chance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -43,7 +44,7 @@ def server(*behaviours: Callable[[socket.socket, bytes], bool]) -> Iterator[tupl
     listener = socket.create_server(("127.0.0.1", 0))
 
     def talk(connection: socket.socket) -> None:
-        with connection:
+        with connection, contextlib.suppress(OSError):  # the client may be gone
             while body := take(connection):
                 bodies.append(body)
                 behave = left.pop(0) if len(left) > 1 else left[0]

@@ -35,7 +35,10 @@ def test_a_record_is_what_the_last_event_set(ledger: Ledger) -> None:
     note(ledger, "a", {"n": 1})
     note(ledger, "a", {"n": 2})
     assert ledger.get("note", "a", dict) == {"n": 2}
-    assert [event.sets[0].content for event in ledger.events(kind="note", subject="a")] == [{"n": 1}, {"n": 2}]
+    assert [event.sets[0].content for event in ledger.events(kind="note", subject="a")] == [
+        {"n": 1},
+        {"n": 2},
+    ]
     note(ledger, "a", None)
     with pytest.raises(NotFound, match="no note 'a'"):
         ledger.get("note", "a", dict)
@@ -65,7 +68,11 @@ def test_numbers_of_concurrent_writers_are_all_different(ledger: Ledger) -> None
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.none() | st.dictionaries(st.text(max_size=3), st.integers()))))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.none() | st.dictionaries(st.text(max_size=3), st.integers()))
+    )
+)
 def test_rebuilding_gives_the_state_that_was(changes: list[tuple[str, dict[str, int] | None]]) -> None:
     ledger = Ledger.open("sqlite://")
     expected: dict[str, Any] = {}

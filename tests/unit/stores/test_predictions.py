@@ -63,7 +63,7 @@ def test_segments_and_parquet_read_the_same(place: Place) -> None:
     place.write(*map(prediction, range(120)), prediction(500, "fares/eu"), Label("p_003", 1.0, 10, 20))
     before = place.reader.scan("delays")
     assert before.height == 120
-    assert before.row(3, named=True) | {"entities": ""} == {
+    assert before.drop("seal").row(3, named=True) | {"entities": ""} == {
         "id": "p_003",
         "at_us": to_us(START) + 180_000_000,
         "endpoint": "delays",
@@ -207,6 +207,25 @@ def test_a_reader_misses_nothing_while_compaction_runs(place: Place, monkeypatch
 
     monkeypatch.setattr(module, "segments", compacted_after_the_look)
     assert place.reader.scan("delays")["id"].to_list() == ["p_001"]
+
+
+def test_a_seal_shows_any_change_of_a_stored_row(place: Place) -> None:
+    place.write(prediction(1))
+    for _ in range(2):
+        row = place.reader.find("p_001")
+        assert module.seal_of(row) == row["seal"]
+        for change in ({"output": 0.02}, {"features": [1.0, 0.0]}, {"model": "delays@2"}, {"entities": {}}):
+            assert module.seal_of(row | change) != row["seal"]
+        place.compact()
+
+
+def test_records_come_back_as_they_were_written(place: Place) -> None:
+    old, new = prediction(1), prediction(50)
+    shadow, label = Shadow(new.id, new.at_us, "delays", "delays@2", 0.5), Label(old.id, 1.0, 1, 2)
+    place.write(old, new, shadow, label)
+    for _ in range(2):
+        assert place.reader.records("delays", START + timedelta(minutes=10)) == [new, shadow, label]
+        place.compact()
 
 
 def test_nothing_yet_is_an_empty_table_with_all_columns(place: Place) -> None:

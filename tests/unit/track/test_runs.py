@@ -15,10 +15,8 @@ from flyball.core.events import Edge
 from flyball.core.records import Run
 from flyball.errors import Conflict, Invalid, Refused
 from flyball.stores.metadata import Ledger
-from flyball.track.liveness import recover
-from flyball.track.runs import get, history, log_metric, log_param, reopen, start
-from flyball.track.liveness import is_alive, process_name
-from flyball.track.runs import open_run
+from flyball.track.liveness import is_alive, process_name, recover
+from flyball.track.runs import get, history, log_metric, log_param, open_run, reopen, start
 
 
 @pytest.fixture

@@ -53,7 +53,9 @@ def boosted(x: np.ndarray, y: np.ndarray, trees: int, seed: int):
         max_iter=trees, max_leaf_nodes=15, min_samples_leaf=300, l2_regularization=10.0, early_stopping=False,
         random_state=seed,
     )  # fmt: skip
-    with threadpool_limits(1):  # beside busy servers, threads that wait for one another cost thirty times more
+    with threadpool_limits(
+        1
+    ):  # beside busy servers, threads that wait for one another cost thirty times more
         return model.fit(x, y)
 
 
@@ -95,4 +97,6 @@ def train_delays(
         reference=out_of_sample(train, trees, seed, folds=4),
     )  # fmt: skip
     with fb.when(verdict.passed):
-        fb.models.register("delays", model, sample=train, service="delay", gate=verdict, aliases=["challenger"])
+        fb.models.register(
+            "delays", model, sample=train, service="delay", gate=verdict, aliases=["challenger"]
+        )
