@@ -117,9 +117,7 @@ def evaluate(
     outcome, given = _array(y, "y"), _array(challenger, "challenger")
     other = None if champion is None else _array(champion, "champion")
     day = np.asarray(days)
-    for name, array in (("challenger", given), ("champion", other), ("days", day)):
-        if array is not None and array.shape != outcome.shape:
-            raise Invalid(f"{outcome.size} labels but {name} has shape {array.shape}", "one value per row")
+    _paired(outcome, challenger=given, champion=other, days=day)
     binary = bool(np.isin(outcome, (0.0, 1.0)).all())
     metrics = metrics_of(outcome, given, binary=binary, threshold=policy.threshold)
     for_it: list[str] = []
@@ -131,26 +129,24 @@ def evaluate(
         if other is None:
             for_it.append("there is no champion to compare with")
         elif not np.isfinite(other).all():
-            for_it.append(
-                f"the champion answers {int((~np.isfinite(other)).sum())} rows with no number: not compared"
-            )
+            broken = int((~np.isfinite(other)).sum())
+            for_it.append(f"the champion answers {broken} rows with no number: not compared")
         else:
-            losses = loss_of(policy.compare_metric, outcome, given)
-            champion_losses = loss_of(policy.compare_metric, outcome, other)
-            difference = quality.paired_difference(
-                losses, champion_losses, day, level=policy.level, draws=policy.draws, seed=seed
-            )
+            losses, others = (loss_of(policy.compare_metric, outcome, p) for p in (given, other))
+            how: dict[str, Any] = {"draws": policy.draws, "seed": seed}
+            difference = quality.paired_difference(losses, others, day, level=policy.level, **how)
             _compare(difference, policy, for_it, against)
-            cut = _slices(losses, champion_losses, day, slices or {}, policy=policy, seed=seed)
+            cut = _slices(losses, others, day, slices or {}, policy=policy, seed=seed)
             _say_slices(cut, policy, for_it, against)
+    of_champion = None
+    if other is not None:
+        of_champion = metrics_of(outcome, other, binary=binary, threshold=policy.threshold)
     return Verdict(
         passed=not against,
         because=(*for_it, *against),
         refused_by=tuple(against),
         metrics=metrics,
-        champion_metrics=None
-        if other is None
-        else metrics_of(outcome, other, binary=binary, threshold=policy.threshold),
+        champion_metrics=of_champion,
         difference=difference,
         slices=cut,
         rows=int(outcome.size),
@@ -302,6 +298,12 @@ def _say_slices(
     if not any(one.refused for one in judged):
         for_it.append(f"no slice loses more than {policy.slice_max_loss:g} beyond doubt; worst {worst.name}: "
                       f"{worst.difference} ({looked})")  # fmt: skip
+
+
+def _paired(outcome: Floats, **arrays: NDArray[Any] | None) -> None:
+    for name, array in arrays.items():
+        if array is not None and array.shape != outcome.shape:
+            raise Invalid(f"{outcome.size} labels but {name} has shape {array.shape}", "one value per row")
 
 
 def _array(values: ArrayLike, name: str) -> Floats:

@@ -92,9 +92,15 @@ def govern(
 ) -> None:
     """Run the governor on its own: monitors, verdicts, decisions, retraining."""
     from flyball.service.governing import govern as run_govern
+    from flyball.service.supervise import Held
 
     _log()
-    run_govern(_workspace(project, profile), once=once)
+    ws = _workspace(project, profile)
+    held = Held(ws.state / "run", "govern")
+    try:
+        run_govern(ws, once=once)
+    finally:
+        held.release()
 
 
 def demo(

@@ -186,7 +186,7 @@ class Show:
     def __init__(self, ws: Workspace, timeline: Timeline) -> None:
         self.ws = ws
         self.timeline = timeline
-        self._told: set[str] = set()
+        self._seq = ws.ledger.events()[-1].seq  # of the newest event that was told
 
     def decided(self, decision: Decision) -> None:
         """One decision that was carried out."""
@@ -206,31 +206,34 @@ class Show:
 
     def look(self, now: datetime) -> None:
         """Incidents and gates since the last look."""
-        for report in self.ws.ledger.ls("report", Report):
-            if report.kind == "gate" and self._new(report.id):
+        for event in self.ws.ledger.events(after_seq=self._seq):
+            self._seq = event.seq
+            for change in event.sets:
+                if change.noun in ("report", "incident") and change.content is not None:
+                    self._changed(change.noun, change.content)
+
+    def _changed(self, noun: str, content: dict[str, Any]) -> None:
+        if noun == "report":
+            report = msgspec.convert(content, Report)
+            if report.kind == "gate":
                 mark, word = ("train", "passed") if report.passed else ("refuse", "REFUSED")
                 self.timeline.tell(report.at, mark, f"gate: {report.subject} {word}", report.summary)
-        for incident in self.ws.ledger.ls("incident", Incident):
-            if self._new(incident.id):
+        else:
+            incident = msgspec.convert(content, Incident)
+            if incident.closed is None:
                 self.timeline.tell(
                     incident.opened,
                     "incident",
                     f"incident {incident.cause}: {incident.subject}",
                     incident.because,
                 )
-            if incident.closed is not None and self._new(incident.id + "closed"):
+            else:
                 self.timeline.tell(
                     incident.closed,
                     "closed",
                     f"over: {incident.cause}: {incident.subject}",
                     incident.closed_because,
                 )
-
-    def _new(self, key: str) -> bool:
-        if key in self._told:
-            return False
-        self._told.add(key)
-        return True
 
 
 def summarise(

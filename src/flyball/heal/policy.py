@@ -31,7 +31,7 @@ class Quality(msgspec.Struct, frozen=True):
     """When the champion has drifted beyond its own variation in time (``docs/decisions/005-calibration-is-the-alarm.md``)."""
 
     window_days: int = 21
-    false_alarms_per_month: float = 0.1
+    false_alarms_per_month: float = 0.05
     min_labelled: int = 500
     min_coverage: float = 0.8
     shock_sigmas: float = (

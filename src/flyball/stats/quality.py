@@ -7,6 +7,7 @@ with the reason. Rows of one day share its weather and its strikes, so days are 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import msgspec
 import numpy as np
@@ -194,6 +195,7 @@ def _wins_by_block(outcome: Floats, score: Floats, block_of: NDArray[np.intp], c
     return wins
 
 
+@lru_cache(maxsize=8)  # the same days, looked at again, are drawn again
 def _draws(count: int, draws: int, seed: int) -> Floats:
     """How often each block is drawn: (draws, count)."""
     rng = np.random.default_rng(seed)

@@ -16,7 +16,10 @@ origin = View("origin", ("origin",), **LANDED, windows=(
 destination = View("destination", ("dest",), **LANDED, windows=(mean("arr_delay", "3h"),))
 route = View("route", ("origin", "dest"), **LANDED, windows=(mean("arr_delay", "7d"),))
 desk = View("desk", ("origin", "carrier"), **LANDED, windows=(mean("arr_delay", "3h"),))
-aircraft = View("aircraft", ("tailnum",), **LANDED, columns=("arr_delay",), ttl_s=24 * 3600)
+aircraft = View(
+    "aircraft", ("tailnum",), **LANDED, columns=("arr_delay",), ttl_s=24 * 3600,
+    windows=(count("2h"), count("4h"), count("8h")),  # how long ago it landed, in steps
+)  # fmt: skip
 
 weather = View("weather", ("origin",), "weather", happened="happened", known="known", ttl_s=7 * 24 * 3600, columns=(
     "temp", "dewp", "humid", "wind_speed", "precip", "visib", "pressure",
