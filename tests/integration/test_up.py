@@ -68,7 +68,9 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     assert "registered churn@1 (onnx)" in project.run("run", "train")
     project.run("deploy", "churn@challenger", "--endpoint", "churn")
     with (folder / "up.log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "flyball", "up"], cwd=folder, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flyball", "up"], cwd=folder, stdout=log, stderr=log
+        )
     try:
         project.wait(lambda: len(list((folder / ".flyball/run/workers").glob("[0-9]*.json"))) == 2)
         project.wait(lambda: (folder / ".flyball/run/govern.pid").exists() and console_answers(project))

@@ -29,7 +29,7 @@ from pathlib import Path
 import msgspec
 from flyball.demo.play import play
 from flyball.demo.story import FULL_YEAR
-story = msgspec.structs.replace(FULL_YEAR, one_in=8, tick=timedelta(hours=6))
+story = msgspec.structs.replace(FULL_YEAR, one_in=8, tick=timedelta(hours=12))
 sys.exit(play(Path(sys.argv[1]), as_json=True, keep_up=False, story=story))
 """
 
@@ -175,7 +175,7 @@ def test_explaining_a_prediction_verifies_and_one_changed_byte_is_named(year: Ye
     good = explain(identifier, verify=True, ws=year.ws)
     assert good.verified
     assert good.exit_code == 0
-    kinds = {line.strip().removeprefix("ok ").split()[0] for line in good.as_text().splitlines()}
+    kinds = {line.strip().removeprefix("ok ").split()[0] for line in good.as_text().splitlines() if line.strip()}
     assert {"prediction", "model", "gate", "run", "code", "environment", "data", "features", "route"} <= kinds
     files = sorted((year.ws.state / "blobs").glob("??/*"))
     used = good.as_text()

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from flyball.core.clock import ManualClock
-from flyball.demo.flights import Year, between, in_celsius, request_of
+from flyball.demo.flights import Feedable, Year, in_celsius, request_of
 from flyball.demo.story import Story
 from flyball.errors import FlyballError, Internal
 from flyball.serve.client import Client
@@ -33,6 +33,8 @@ class Replay:
         self.landings = Feed(ws, "landings")
         self.weather = Feed(ws, "weather")
         self.planes = Feed(ws, "planes")
+        self._landed = Feedable(year.landings, "landed_at")
+        self._measured = Feedable(year.weather, "known")
         self.connections = 8
         self.predictions = 0
         self.failed: list[str] = []
@@ -44,8 +46,8 @@ class Replay:
         year = self.year
         for feed, rows in (
             (self.planes, year.planes),
-            (self.landings, between(year.landings, "landed_at", None, until)),
-            (self.weather, between(year.weather, "known", None, until)),
+            (self.landings, self._landed.between(None, until)),
+            (self.weather, self._measured.between(None, until)),
         ):
             taken = feed.ingest(rows, now=until)
             if not taken.accepted:
@@ -69,12 +71,12 @@ class Replay:
 
     def backfill_weather(self, since: datetime, until: datetime) -> None:
         """The provider sends the right readings for the days it had sent in Celsius."""
-        rows = between(self.year.weather, "known", since, until)
+        rows = self._measured.between(since, until)
         self.weather.backfill(rows, "known", now=until)
 
     def _feeds(self, now: datetime, until: datetime) -> None:
-        self.landings.ingest(between(self.year.landings, "landed_at", now, until), now=until)
-        rows = between(self.year.weather, "known", now, until)
+        self.landings.ingest(self._landed.between(now, until), now=until)
+        rows = self._measured.between(now, until)
         if self.story.celsius_from <= now < self.story.celsius_until:
             rows = in_celsius(rows)
         self.weather.ingest(rows, now=until)

@@ -129,8 +129,13 @@ def get(
 
 
 @verb("features materialize")
-def materialize(view: str, data: str = "", *, ws: Workspace = CURRENT) -> dict[str, Any]:
-    """Fill the online store from the newest snapshot of a view's source (or from --data NAME@N); safe to repeat."""
+def materialize(
+    view: str, data: str = "", rebuild: bool = False, *, ws: Workspace = CURRENT
+) -> dict[str, Any]:
+    """Fill the online store from the newest snapshot of a view's source (or from --data NAME@N); safe to repeat.
+
+    --rebuild empties the view first: after a corrupt store, or a column that was added.
+    """
     from flyball.features.filling import materialize as fill
     from flyball.versions import data as snapshots
 
@@ -138,4 +143,6 @@ def materialize(view: str, data: str = "", *, ws: Workspace = CURRENT) -> dict[s
     if view not in known:
         raise NotFound(f"no view {view!r}", nearest(view, list(known)))
     rows = snapshots.use(ws.ledger, ws.blobs, data or known[view].source).frame()
+    if rebuild:
+        ws.online.clear(known[view].stored_as)
     return {"view": view, "rows": fill(known[view], rows, ws.online)}

@@ -17,7 +17,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_new_project_takes_data_checks_it_and_says_so(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_project_takes_data_checks_it_and_says_so(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     capsys.readouterr()
     assert main(["data", "add", "customers", "customers.csv", "-q"]) == 0
     assert capsys.readouterr().out == "customers@1\n"
@@ -26,7 +28,9 @@ def test_a_new_project_takes_data_checks_it_and_says_so(project: Path, capsys: p
     assert main(["data", "verify", "customers@1"]) == 0
 
 
-def test_data_that_breaks_its_contract_exits_1_and_names_the_column(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_that_breaks_its_contract_exits_1_and_names_the_column(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     lines = (project / "customers.csv").read_text().splitlines()
     (project / "bad.csv").write_text("\n".join([lines[0], *lines[2:], lines[5]]) + "\n")  # one customer twice
     assert main(["data", "add", "customers", "bad.csv"]) == 0
@@ -65,7 +69,9 @@ def test_a_mistake_has_its_exit_code_and_says_what_to_do_next(
     assert shown.out == ""
 
 
-def test_an_error_in_json_has_the_shape_every_face_gives(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_in_json_has_the_shape_every_face_gives(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     capsys.readouterr()
     assert main(["models", "show", "x", "--json"]) == 3
     error = json.loads(capsys.readouterr().err)
@@ -81,13 +87,17 @@ def test_without_a_project_it_says_how_to_make_one(
     assert "flyball init makes a project here" in capsys.readouterr().err
 
 
-def test_definitions_that_do_not_parse_name_the_file_and_line(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_definitions_that_do_not_parse_name_the_file_and_line(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (project / "pipelines.py").write_text("import flyball as fb\n\ndef broken(:\n")
     assert main(["pipelines", "ls"]) == 2
     assert "pipelines.py" in capsys.readouterr().err
 
 
-def test_every_verb_that_only_reads_answers_in_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_verb_that_only_reads_answers_in_json(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from flyball.service.verb import table
 
     main(["data", "add", "customers", "customers.csv"])
