@@ -70,7 +70,7 @@ def fit(train: pl.DataFrame, trees: int, seed: int):
 
 
 @fb.step
-def out_of_sample(train: pl.DataFrame, trees: int, seed: int, folds: int, most: int = 40_000) -> pl.DataFrame:
+def out_of_sample(train: pl.DataFrame, trees: int, seed: int, folds: int, most: int = 20_000) -> pl.DataFrame:
     """What such a model says on days it has not seen, by whole weeks: its quality's own variation in time."""
     train = train.gather_every(max(1, round(train.height / most)))
     week = (train["asked_at"].dt.date().to_physical() // 7 % folds).to_numpy()
