@@ -175,7 +175,9 @@ def test_explaining_a_prediction_verifies_and_one_changed_byte_is_named(year: Ye
     good = explain(identifier, verify=True, ws=year.ws)
     assert good.verified
     assert good.exit_code == 0
-    kinds = {line.strip().removeprefix("ok ").split()[0] for line in good.as_text().splitlines() if line.strip()}
+    kinds = {
+        line.strip().removeprefix("ok ").split()[0] for line in good.as_text().splitlines() if line.strip()
+    }
     assert {"prediction", "model", "gate", "run", "code", "environment", "data", "features", "route"} <= kinds
     files = sorted((year.ws.state / "blobs").glob("??/*"))
     used = good.as_text()
