@@ -23,7 +23,7 @@ def page() -> str:
         "Made by `make docs` from the table of verbs; each is also `POST /api/…` and a function.",
         "",
     ]
-    for words, verb in table().items():
+    for words, verb in sorted(table().items()):
         parts += [f"## flyball {words}", "", inspect.getdoc(verb.function) or "", "", *_parameters(verb)]
     parts += _settings("flyball.toml", Config) + _settings("policy.toml", Policy)
     return "\n".join(parts).rstrip() + "\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from typing import TYPE_CHECKING, Any, get_origin
+from urllib.parse import urlsplit
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
@@ -16,11 +17,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from flyball import __version__
-from flyball.errors import FlyballError, Invalid, NotFound, nearest
+from flyball.errors import FlyballError, Invalid, NotFound, Refused, nearest
 from flyball.service.verb import Verb, plain, table
 
 if TYPE_CHECKING:
     from flyball.service import Workspace
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+MOST_BYTES = 16 * 1024 * 1024  # of a body
 
 # Verbs that make files where the server stands are for the command line.
 _NOT_OFFERED = {"init"}
@@ -39,6 +43,7 @@ def routes(ws: Workspace) -> list[Route]:
     async def call(request: Request) -> Response:
         words = request.path_params["words"].replace("/", " ")
         try:
+            _same_origin(request)
             given = await _given(request)
             verb = verbs.get(words)
             if verb is None:
@@ -58,10 +63,25 @@ def routes(ws: Workspace) -> list[Route]:
     ]
 
 
+def _same_origin(request: Request) -> None:
+    """A browser says where a request comes from; a page of another site may not make one."""
+    origin = request.headers.get("origin")
+    if origin is not None and (urlsplit(origin).hostname or "") not in ("127.0.0.1", "localhost", "::1"):
+        raise Refused(
+            f"a page of {origin} may not call this API", "call it from this machine, or from a script"
+        )
+
+
 async def _given(request: Request) -> dict[str, Any]:
     if request.method == "GET":
         return dict(request.query_params)
-    body = await request.body()
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_BYTES:
+            raise Invalid(
+                f"the body is over {MOST_BYTES} bytes", "send data with `flyball data add`, not over the API"
+            )
     if not body:
         return {}
     try:

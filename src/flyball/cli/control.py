@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from flyball.api import LOOPBACK
 from flyball.api import routes as api_routes
 from flyball.console import routes as console_routes
 
@@ -15,7 +18,9 @@ if TYPE_CHECKING:
 
 def application(ws: Workspace) -> Starlette:
     """The ASGI application over one workspace."""
-    return Starlette(routes=[*api_routes(ws), *console_routes(ws)])
+    # A page elsewhere must not reach us under a name of its own (DNS rebinding); api refuses foreign origins.
+    trusted = Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK), www_redirect=False)
+    return Starlette(routes=[*api_routes(ws), *console_routes(ws)], middleware=[trusted])
 
 
 def serve_control(ws: Workspace) -> None:

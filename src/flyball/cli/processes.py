@@ -28,6 +28,8 @@ def up(
     from flyball.service.supervise import up as run_up
 
     ws = _workspace(project, profile)
+    _loopback("serve", ws.config.serve.host)
+    _loopback("console", ws.config.console.host)
     parts = tuple(only or PARTS)
     for part in parts:
         if part not in PARTS:
@@ -56,6 +58,7 @@ def serve(project: Project = None, profile: Profile = None) -> None:
     from flyball.service.supervise import Held
 
     ws = _workspace(project, profile)
+    _loopback("serve", ws.config.serve.host)
     held = Held(ws.state / "run", "serve")
     publish_plan(ws)
     ws.ledger.close()
@@ -78,6 +81,7 @@ def console(project: Project = None, profile: Profile = None) -> None:
     from flyball.service.supervise import Held
 
     ws = _workspace(project, profile)
+    _loopback("console", ws.config.console.host)
     held = Held(ws.state / "run", "console")
     try:
         serve_control(ws)
@@ -120,6 +124,14 @@ def _workspace(project: Path | None, profile: str | None) -> Any:
     from flyball.service import Workspace
 
     return Workspace.open(project, profile=profile).use()
+
+
+def _loopback(table: str, host: str) -> None:
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        raise Invalid(
+            f"{table}.host is {host}: an address that others reach needs tokens, which this version has not",
+            f"set {table}.host to 127.0.0.1 and put a proxy with authentication in front",
+        )
 
 
 def _log() -> None:

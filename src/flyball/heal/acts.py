@@ -74,15 +74,16 @@ def carry_out(ledger: Ledger, decision: Decision, hands: Hands, at: datetime) ->
     """Do what was decided and record what came of it; doing it again finds it done."""
     act = _ACTS.get(decision.action)
     if act is None:
-        return _close(ledger, decision, "failed", {"because": f"no act is called {decision.action}"}, at)
+        return close(ledger, decision, "failed", {"because": f"no act is called {decision.action}"}, at)
     try:
         return act(ledger, decision, hands, at)
     except FlyballError as error:
         log.warning("%s on %s failed: %s", decision.action, decision.subject, error.what)
-        return _close(ledger, decision, "failed", error.as_json(), at)
+        return close(ledger, decision, "failed", error.as_json(), at)
 
 
-def _close(ledger: Ledger, decision: Decision, state: Any, outcome: dict[str, Any], at: datetime) -> Decision:
+def close(ledger: Ledger, decision: Decision, state: Any, outcome: dict[str, Any], at: datetime) -> Decision:
+    """Write what came of a decision."""
     done = msgspec.structs.replace(decision, state=state, outcome=outcome)
     with ledger.transaction() as tx:
         tx.append(
@@ -150,11 +151,11 @@ def _retrain(ledger: Ledger, decision: Decision, hands: Hands, at: datetime) -> 
     run = hands.train(decision.arguments["pipeline"], decision.arguments["params"], decision.id)
     made = [one.ref for one in ledger.ls("model", ModelVersion) if one.run == run.id]
     outcome = {"run": run.id, "status": run.status, "registered": made, "error": run.error}
-    return _close(ledger, decision, "done" if run.status in ("done", "refused") else "failed", outcome, at)
+    return close(ledger, decision, "done" if run.status in ("done", "refused") else "failed", outcome, at)
 
 
 def _record_only(ledger: Ledger, decision: Decision, hands: Hands, at: datetime) -> Decision:
-    return _close(ledger, decision, "done", {}, at)
+    return close(ledger, decision, "done", {}, at)
 
 
 _ACTS: dict[str, Callable[[Ledger, Decision, Hands, datetime], Decision]] = {

@@ -37,6 +37,7 @@ class Signals(msgspec.Struct, frozen=True, kw_only=True):
     quality_fell: bool | None = None
     calibration_broken: bool | None = None
     inputs_moved: bool | None = None
+    moved: str = "inputs moved"  # which inputs, as a sentence
     because: str = ""  # the figures behind the fall in quality, as a sentence
 
 
@@ -89,13 +90,13 @@ def diagnose(seen: Signals, limits: Limits) -> Diagnosis:
         days = ", ".join(seen.shock_days)
         return Diagnosis("shock", f"{days}: far from the days before, and not lasting", "watch", "retrain")
     if seen.quality_fell:
-        if seen.inputs_moved and not seen.calibration_broken:
-            because = seen.because or "inputs moved and quality fell"
+        if seen.inputs_moved:
+            because = f"{seen.because or 'quality fell'}; {seen.moved}"
             return Diagnosis("harmful_covariate_shift", because, "retrain", "promote without a gate")
         because = seen.because or "labels show the loss up beyond its own variation"
         return Diagnosis("concept_drift", because, "retrain", "wait for the schedule")
     if seen.inputs_moved:
         return Diagnosis(
-            "benign_covariate_shift", "inputs moved, quality holds", "watch", "retrain on drift alone"
+            "benign_covariate_shift", f"{seen.moved}; quality holds", "watch", "retrain on drift alone"
         )
     return Diagnosis("none", "nothing beyond its own variation", "nothing")

@@ -20,9 +20,11 @@ from flyball.core.events import Event
 from flyball.core.records import Alias, Decision, Incident, ModelVersion, Report, Route
 from flyball.heal import acts, traffic
 from flyball.heal.canary import Trial
+from flyball.heal.causes import Diagnosis
 from flyball.heal.incidents import close_incident, open_incident, open_of
 from flyball.heal.policy import Policy
 from flyball.heal.watch import Watch
+from flyball.monitor.drift import Baseline
 from flyball.monitor.windows import DayStats
 from flyball.stores.metadata import Ledger
 from flyball.stores.prediction_log import Record, Tail
@@ -82,12 +84,13 @@ class Governor:
     def tick(self, now: datetime) -> None:
         """One look: the candidate first, then whoever waits to be let in, then the champion's quality."""
         new = self._tail.read()
+        kept, self._kept = self._kept, []  # only a trial that was under way before we started needs them
         self.watch.feed(new)
         route = self.ledger.find("route", self.policy.endpoint, Route)
         if route is None:
             return
         if route.candidate is not None:
-            self._try(route, new, now)
+            self._try(route, [*kept, *new], now)
         else:
             self._trial = None
             self._let_in(route, now)
@@ -98,8 +101,6 @@ class Governor:
         assert route.candidate is not None
         if self._trial is None or self._trial.candidate != route.candidate.model:
             self._trial = Trial(route, self.policy.canary, self._let_in_at(route))
-            self._trial.feed(self._kept)
-            self._kept = []
         self._trial.feed(new)
         verdict = self._trial.judge(route, now)
         arguments: dict[str, Any] = {"model": route.candidate.model, "generation": route.generation}
@@ -178,6 +179,7 @@ class Governor:
             self._serving_since(route),
             now,
             reference=self._reference(route.champion),
+            inputs=self._inputs(route.champion),
             open_contracts=tuple(one.subject for one in open_of(self.ledger, "upstream_data_bug")),
             open_shocks=tuple(shocked),
         )
@@ -191,8 +193,28 @@ class Governor:
         with self.ledger.transaction() as tx:
             sets = [("report", seen.report.id, seen.report)]
             tx.append("monitor.reported", route.endpoint, actor="monitor", at=now, sets=sets)
+        self._keep_incidents(route, seen.diagnosis, seen.evidence, now)
         if seen.diagnosis.action == "retrain" and route.candidate is None:
             self._retrain(route, seen.diagnosis.cause, seen.diagnosis.because, seen.evidence, now)
+
+    def _keep_incidents(
+        self, route: Route, found: Diagnosis, evidence: dict[str, Any], now: datetime
+    ) -> None:
+        """A failing machinery or a label fault is an incident for as long as it is seen; it never trains anything."""
+        for cause in ("infrastructure", "label_bug"):
+            if found.cause == cause:
+                open_incident(
+                    self.ledger,
+                    cause,
+                    route.endpoint,
+                    found.because,
+                    at=now,
+                    actor=acts.GOVERNOR,
+                    evidence=finite(evidence),
+                )
+            else:
+                for incident in open_of(self.ledger, cause, route.endpoint):
+                    close_incident(self.ledger, incident, "not seen any more", at=now, actor=acts.GOVERNOR)
 
     def _open(self, cause: str, subject: str, because: str, evidence: dict[str, Any], now: datetime) -> None:
         """Open an incident once: a day that was a shock stays one, however often it is looked at."""
@@ -201,6 +223,15 @@ class Governor:
         open_incident(
             self.ledger, cause, subject, because, at=now, actor=acts.GOVERNOR, evidence=finite(evidence)
         )
+
+    def _inputs(self, ref: str) -> tuple[Baseline, tuple[str, ...]] | None:
+        """What the inputs of a version looked like when it learned, and their names in order."""
+        version = self.ledger.get("model", ref, ModelVersion)
+        gate = self.ledger.find("report", version.gate, Report) if version.gate else None
+        found = (gate.evidence if gate else {}).get("inputs")
+        if not found:
+            return None
+        return msgspec.convert(found, Baseline), tuple(field.name for field in version.signature.inputs)
 
     def _reference(self, ref: str) -> list[DayStats]:
         """The out-of-sample days that were kept with a version's gate."""
@@ -280,6 +311,8 @@ class Governor:
         evidence: dict[str, Any],
         now: datetime,
     ) -> None:
+        if self.policy.dry_run and self._said(action, arguments):
+            return
         decision = acts.decide(
             self.ledger,
             policy="dry run" if self.policy.dry_run else "policy",
@@ -290,8 +323,17 @@ class Governor:
             evidence=finite(evidence),
             at=now,
         )
-        if not self.policy.dry_run:
+        if self.policy.dry_run:
+            acts.close(self.ledger, decision, "done", {"dry_run": True}, now)
+        else:
             self._carry_out(decision, now)
+
+    def _said(self, action: str, arguments: dict[str, Any]) -> bool:
+        """Whether a dry run has said this before: what it would do does not come about, so it would say it for ever."""
+        return any(
+            one.action == action and {**one.arguments, "params": 0} == {**arguments, "params": 0}
+            for one in self.ledger.ls("decision", Decision)
+        )
 
     def _carry_out(self, decision: Decision, now: datetime) -> None:
         def act() -> Decision:

@@ -34,6 +34,8 @@ class Quality(msgspec.Struct, frozen=True):
     false_alarms_per_month: float = 0.05
     min_labelled: int = 500
     min_coverage: float = 0.8
+    drift_days: int = 7  # inputs are compared over so many days, once in so many days
+    drift_rate: float = 0.01  # of the columns that alarm, so many are false
     shock_sigmas: float = (
         3.0  # robust distance of one day from the days before it; such days say nothing about drift
     )

@@ -17,6 +17,7 @@ from flyball.errors import NotFound, nearest
 from flyball.heal.policy import load_policy
 from flyball.models import registry, scoring
 from flyball.models.predictor import load
+from flyball.monitor.drift import Baseline, learn
 from flyball.monitor.windows import DayStats, DayTable
 from flyball.pipelines import RunContext, current, step
 from flyball.service.workspace import Workspace
@@ -82,6 +83,7 @@ def gate(
     against: str | None = None,
     slices: Sequence[str] = (),
     reference: pl.DataFrame | None = None,
+    train: pl.DataFrame | None = None,
     policy: GatePolicy | None = None,
     seed: int = 0,
 ) -> Gated:
@@ -90,7 +92,8 @@ def gate(
     ``test`` holds the features (of ``service``, or named), the 0/1 ``label`` and the time ``at``. ``against`` is a
     model ref; without such a version only the thresholds count. ``reference`` (columns ``at``, ``label`` and ``p``) are
     out-of-sample predictions on the training days: with the test days they are what this model's quality in service is
-    held against.
+    held against. ``train`` is what it learned from: the inputs in service are compared with it, weighted by how much the
+    model uses each (permutation importance on the test rows).
     """
     ws = Workspace.current()
     names = list(features) or _features_of(ws, service)
@@ -113,7 +116,8 @@ def gate(
         if reference is None
         else pl.concat([reference.select(held.columns), held], how="vertical_relaxed")
     )
-    report = _record(ws, verdict, rows, at, against, champion_ref, days)
+    inputs = None if train is None else _inputs(model, train, rows, names, label, at, challenger)
+    report = _record(ws, verdict, rows, at, against, champion_ref, days, inputs)
     return Gated(passed=verdict.passed, report=report.id, summary=verdict.summary, verdict=verdict)
 
 
@@ -134,6 +138,36 @@ def _days(scored: pl.DataFrame) -> list[DayStats]:
         )
     )
     return table.days(int(at.dt.epoch("us").max() or 0))  # type: ignore[arg-type]  # polars types max() loosely
+
+
+def _inputs(
+    model: Any,
+    train: pl.DataFrame,
+    test: pl.DataFrame,
+    names: list[str],
+    label: str,
+    at: str,
+    scored: np.ndarray[Any, Any],
+) -> Baseline:
+    """The training inputs' own variation in time; importance is what shuffling a column costs in Brier loss."""
+    rng = np.random.default_rng(0)
+    chosen = rng.choice(test.height, min(2000, test.height), replace=False)
+    y = test[label].cast(pl.Float64).to_numpy()[chosen]
+    x = test.select(names).to_numpy().astype(np.float64)[chosen]
+    before = float(((scored[chosen] - y) ** 2).mean())
+    importance: dict[str, float] = {}
+    for number, name in enumerate(names):
+        shuffled = x.copy()
+        shuffled[:, number] = rng.permutation(shuffled[:, number])
+        after = scoring.score(model, shuffled, float32=True)
+        importance[name] = max(float(((after - y) ** 2).mean()) - before, 1e-9)
+    window_days = load_policy(
+        Workspace.current().settings.path(Workspace.current().config.govern.policy)
+    ).quality.drift_days
+    days = train[at].dt.date().to_physical().to_numpy()
+    return learn(
+        train.select(pl.col(names).cast(pl.Float64)), days, window_days=window_days, importance=importance
+    )
 
 
 def _features_of(ws: Workspace, service: str | None) -> list[str]:
@@ -164,6 +198,7 @@ def _record(
     against: str | None,
     champion: str | None,
     days: list[DayStats],
+    inputs: Baseline | None,
 ) -> Report:
     context = current()
     now = ws.clock.now()
@@ -180,6 +215,7 @@ def _record(
             "run": run,
             "champion": champion,
             "reference": msgspec.to_builtins(days),
+            "inputs": msgspec.to_builtins(inputs),
             **msgspec.to_builtins(verdict),
         },
         since=rows[at].min(),  # type: ignore[arg-type]  # a time column's min is a datetime

@@ -402,7 +402,8 @@ def test_a_full_disk_answers_503_and_loses_nothing_acknowledged(plane: Plane) ->
     assert "free some space" in caught.value.hint
     assert [record.id for record in records_of(plane, Prediction)] == acknowledged
     with pytest.raises(Unavailable):
-        client.feedback([{"id": acknowledged[0], "value": 1}])
+        for _ in range(50):  # a label is smaller than a prediction: a few may still fit
+            client.feedback([{"id": acknowledged[0], "value": 1}])
     assert client.get("/health")["status"] == "ok"
 
 

@@ -30,7 +30,7 @@ FELL = {"quality_fell": True, "label_coverage": 0.97, "calibration_broken": True
         ({**FELL, "label_rate_jumped": True}, "label_bug", "freeze_labels"),
         ({"shock_days": ("2013-07-10",), "quality_fell": False}, "shock", "watch"),
         ({"shock_days": ("2013-07-10",), **FELL}, "concept_drift", "retrain"),
-        ({**FELL, "inputs_moved": True, "calibration_broken": False}, "harmful_covariate_shift", "retrain"),
+        ({**FELL, "inputs_moved": True}, "harmful_covariate_shift", "retrain"),
         ({**FELL, "inputs_moved": False}, "concept_drift", "retrain"),
         ({"inputs_moved": True, "quality_fell": False}, "benign_covariate_shift", "watch"),
         ({"inputs_moved": True, "quality_fell": None}, "benign_covariate_shift", "watch"),

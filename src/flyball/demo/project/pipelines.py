@@ -100,7 +100,7 @@ def train_delays(
     model = fit(train, trees, seed)
     verdict = fb.gate(
         model, test, label="late", at="asked_at", service="delay", against="delays@champion", slices=["origin"],
-        reference=out_of_sample(train, trees, seed, folds=4),
+        reference=out_of_sample(train, trees, seed, folds=4), train=train,
     )  # fmt: skip
     with fb.when(verdict.passed):
         fb.models.register(
