@@ -35,7 +35,7 @@ class Replay:
         self.planes = Feed(ws, "planes")
         self._landed = Feedable(year.landings, "landed_at")
         self._measured = Feedable(year.weather, "known")
-        self.connections = 8
+        self.connections = 16
         self.predictions = 0
         self.failed: list[str] = []
         self.last_id = ""

@@ -12,7 +12,7 @@ class Story(msgspec.Struct, frozen=True):
 
     start: datetime = datetime(2013, 4, 1, 4, tzinfo=UTC)  # midnight in New York
     end: datetime = datetime(2014, 1, 1, 4, tzinfo=UTC)
-    tick: timedelta = timedelta(hours=8)
+    tick: timedelta = timedelta(hours=12)
     one_in: int = 4  # flights that are asked about
     broken_release: datetime = datetime(2013, 6, 4, 4, tzinfo=UTC)
     celsius_from: datetime = datetime(2013, 7, 8, 4, tzinfo=UTC)

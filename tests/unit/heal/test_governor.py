@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,7 @@ def test_a_champion_that_promises_too_little_is_retrained_with_its_cause_then_wa
     assert made[0].arguments["cause"] == "concept_drift"
     assert made[0].evidence["calibration_gap"]["fell"] is True
     assert world.trained[0]["until"] == made[0].at.isoformat()
-    for before, after in zip(made, made[1:], strict=False):  # each was refused, so the pause doubles
+    for before, after in pairwise(made):  # each was refused, so the pause doubles
         assert after.at - before.at >= timedelta(days=20)
 
 
