@@ -89,7 +89,10 @@ def test_a_damaged_byte_never_becomes_another_record(
     place = data.draw(st.integers(0, len(clean) - 1))
     damaged = clean[:place] + bytes([clean[place] ^ data.draw(st.integers(1, 255))]) + clean[place + 1 :]
     found, _ = unframe(damaged)
-    assert found == given_records[: len(found)]
+    left = iter(given_records)
+    assert all(
+        any(one == other for other in left) for one in found
+    )  # in order, and nothing that was not written
     assert len(found) < len(given_records)
 
 

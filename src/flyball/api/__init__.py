@@ -66,7 +66,11 @@ def routes(ws: Workspace) -> list[Route]:
 def _same_origin(request: Request) -> None:
     """A browser says where a request comes from; a page of another site may not make one."""
     origin = request.headers.get("origin")
-    if origin is not None and (urlsplit(origin).hostname or "") not in ("127.0.0.1", "localhost", "::1"):
+    try:
+        host = urlsplit(origin or "").hostname or ""
+    except ValueError:  # not even an address
+        host = ""
+    if origin is not None and host not in ("127.0.0.1", "localhost", "::1"):
         raise Refused(
             f"a page of {origin} may not call this API", "call it from this machine, or from a script"
         )

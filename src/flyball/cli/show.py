@@ -11,7 +11,20 @@ from rich.table import Table
 
 from flyball.service.verb import plain
 
-_IDS = ("id", "ref", "name", "key", "project")
+_IDS = (
+    "id",
+    "ref",
+    "name",
+    "key",
+    "project",
+    "endpoint",
+    "feature",
+    "pipeline",
+    "contract",
+    "setting",
+    "part",
+    "what",
+)
 
 
 def show(words: str, result: Any, *, as_json: bool, quiet: bool) -> int:

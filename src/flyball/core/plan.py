@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def read(path: Path) -> Plan:
 def publish(plan: Plan, path: Path) -> None:
     """Put the plan in force: written beside, flushed, renamed. A reader sees the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f"{path.name}.{os.getpid()}")
+    staged = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
     with staged.open("wb") as file:
         file.write(msgspec.json.encode(plan))
         file.flush()

@@ -158,18 +158,22 @@ def was_on_bad_data(ws: Workspace, run: Run, story: Story) -> bool:
 
 
 def false_alarms(ws: Workspace, story: Story) -> int:
-    """Retrainings that the gate did not confirm, rollbacks of versions that were not broken, contracts broken by no one."""
-    made = [one for one in ws.ledger.ls("decision", Decision) if one.state == "done"]
+    """Retrainings that the gate did not confirm, rollbacks of versions that were not broken, incidents nobody planted.
+
+    Storms are real: shocks are not counted.
+    """
+    made = ws.ledger.ls("decision", Decision)
     versions = {one.ref: one for one in ws.ledger.ls("model", ModelVersion)}
     unconfirmed = sum(one.action == "retrain" and not one.outcome.get("registered") for one in made)
     unjust = sum(
         one.action == "rollback" and versions[one.arguments["model"]].run is not None for one in made
     )
     planted = (story.celsius_from, story.celsius_until)
+    incidents = ws.ledger.ls("incident", Incident)
     unplanted = sum(
-        one.cause == "upstream_data_bug" and not planted[0] <= one.opened <= planted[1] + timedelta(hours=3)
-        for one in ws.ledger.ls("incident", Incident)
-    )
+        one.cause == "upstream_data_bug" and not planted[0] <= one.opened <= planted[1] + story.tick
+        for one in incidents
+    ) + sum(one.cause in ("infrastructure", "label_bug", "undecided_canary") for one in incidents)
     return unconfirmed + unjust + unplanted
 
 

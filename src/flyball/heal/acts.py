@@ -14,7 +14,7 @@ import msgspec
 
 from flyball.core.events import Edge
 from flyball.core.ids import new_id
-from flyball.core.records import Decision, ModelVersion, Route, Run
+from flyball.core.records import Decision, ModelVersion, Report, Route, Run
 from flyball.errors import Conflict, FlyballError, Refused
 from flyball.heal import traffic
 from flyball.stores.metadata import Ledger
@@ -30,6 +30,10 @@ class Hands(Protocol):
 
     def train(self, pipeline: str, params: dict[str, Any], because: str) -> Run:
         """Run (or resume) the run of ``because``; returns it when it has ended, refused or done."""
+        ...
+
+    def tripped(self, endpoint: str) -> str:
+        """The candidate that a worker's breaker has cut off at this endpoint, or ""."""
         ...
 
     def tidy(self, cursor: dict[str, int]) -> None:
@@ -111,7 +115,10 @@ def _reroute(
             sets=[*sets, ("decision", done.id, done)],
             edges=[Edge(f"{endpoint}#{generation}", decision.id, "decided by")],
         )
-    hands.publish()
+    try:
+        hands.publish()
+    except FlyballError as error:  # it is decided and done; the governor publishes again at its next look
+        log.warning("the plan of %s is not published yet: %s", endpoint, error.what)
     return done
 
 
@@ -119,7 +126,8 @@ def _canary(ledger: Ledger, decision: Decision, hands: Hands, at: datetime) -> D
     model, share = decision.arguments["model"], decision.arguments["share"]
     if decision.action == "canary.start":
         version = ledger.get("model", model, ModelVersion)
-        if version.gate is None:
+        gate = ledger.find("report", version.gate, Report) if version.gate is not None else None
+        if gate is None or not gate.passed:
             raise Refused(
                 f"{model} has passed no gate", "only a person may let it in: flyball deploy … --canary"
             )

@@ -1,9 +1,9 @@
 """A candidate on trial: evidence from the prediction log, and one of three verdicts that hold however often they are asked.
 
-HARM (roll back), SAFE (promote), or neither yet. Errors and latency come from the randomised arms, each request with its own
-logged probability (F1, F2; F3 on the counts of each ramp step). Quality comes from both models' losses on the same
-request (the arm that did not answer is scored as a shadow), so a label's own variance cancels.
-See ``docs/decisions/004-shadowed-canary.md`` and ``statistics.md``'s section 1.
+HARM (roll back), SAFE (promote), or neither yet. Errors come from the randomised arms, each request with its own logged
+probability (F1, F2 and F3 at each share); latency is shown, and decides only through the deadline. Quality comes from
+both models' losses on the same request (the arm that did not answer is scored as a shadow), so a label's own variance
+cancels. See ``docs/decisions/004-shadowed-canary.md`` and ``statistics.md``'s section 1.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class Verdict(msgspec.Struct, frozen=True):
     share: float = 0.0
 
 
-class _Step(msgspec.Struct):
-    """Counts of one ramp step, for F3 and for deciding the next."""
+class _Step:
+    """One share's evidence: counts for F3, bets for F2. Evidence of several shares multiplies: each is an e-process."""
 
-    rho: float
-    requests: int = 0
-    exposed: int = 0
-    candidate_errors: int = 0
-    champion_errors: int = 0
+    def __init__(self, rho: float, safe_errors: float) -> None:
+        self.rho = rho
+        self.requests = self.exposed = self.candidate_errors = self.champion_errors = 0
+        self.harm = EProcess.harm([rho])
+        self.safe = EProcess.safe([rho], safe_errors)
 
 
 class Trial:
@@ -59,13 +59,10 @@ class Trial:
         self.champion = route.champion
         self.started = started
         self._policy = policy
-        planned = (*policy.ramp, route.candidate.weight)
-        self._errors_harm = EProcess.harm(planned)
-        self._errors_safe = EProcess.safe(planned, policy.safe_errors)
         self._loss_harm = EProcess(1.0)  # the difference of two Brier losses lies in [-1, 1]
         self._loss_safe = EProcess(1.0 - policy.safe_loss)
         self._steps: dict[float, _Step] = {}
-        self._seen: set[str] = set()
+        self._seen: set[tuple[str, str]] = set()
         self._answers: dict[
             str, tuple[float | None, float | None]
         ] = {}  # id -> (champion, candidate) outputs
@@ -76,33 +73,37 @@ class Trial:
 
     def feed(self, records: Iterable[Record]) -> None:
         """Take in what is new in the log."""
-        y: list[float] = []
-        w: list[float] = []
-        rho: list[float] = []
         since = to_us(self.started)
+        seen: dict[
+            tuple[str, str], Prediction
+        ] = {}  # one observation a request and arm: its rows fail together
         for record in records:
             if isinstance(record, Label):
-                if record.id in self._answers:
+                # What is no outcome of a yes-or-no question says nothing about a probability.
+                if record.id in self._answers and 0.0 <= record.value <= 1.0:
                     self._labels.setdefault(record.id, record.value)
                     self._pair(record.id)
             elif record.endpoint != self.endpoint or record.at_us < since:
                 continue
             elif isinstance(record, Shadow):
                 self._note(record.id, record.model, record.output)
-            elif 0.0 < record.rho < 1.0 and record.id not in self._seen:
-                self._seen.add(record.id)
-                self._count(record)
-                y.append(1.0 if record.error else 0.0)
-                w.append(1.0 if record.arm == "candidate" else 0.0)
-                rho.append(record.rho)
+            elif 0.0 < record.rho < 1.0:
                 self._note(record.id, record.model, record.output)
-        if y:
-            self._errors_harm.update(contrast(y, w, rho))
-            self._errors_safe.update(safety(y, w, rho, self._policy.safe_errors))
+                request = (_request_of(record.id), record.arm)
+                if request not in self._seen and (request not in seen or record.error):
+                    seen[request] = record
+        self._seen.update(seen)
+        for record in seen.values():
+            self._count(record)
 
     def _count(self, record: Prediction) -> None:
-        step = self._steps.setdefault(record.rho, _Step(record.rho))
+        if record.rho not in self._steps:
+            self._steps[record.rho] = _Step(record.rho, self._policy.safe_errors)
+        step = self._steps[record.rho]
         step.requests += 1
+        y, w = float(bool(record.error)), float(record.arm == "candidate")
+        step.harm.update(contrast(y, w, record.rho))
+        step.safe.update(safety(y, w, record.rho, self._policy.safe_errors))
         failed = bool(record.error)
         if record.arm == "candidate":
             step.exposed += 1
@@ -148,12 +149,12 @@ class Trial:
             log_e_errors(step.candidate_errors, step.champion_errors, step.rho)
             for step in self._steps.values()
         )
-        errors = log_mean_e([self._errors_harm.log_e, counts])
+        errors = log_mean_e([math.fsum(step.harm.log_e for step in self._steps.values()), counts])
         harm = log_mean_e([errors, self._loss_harm.log_e])
         evidence = self._evidence(errors, counts, harm, wall)
         if harm >= wall:
             return Verdict("harm", self._harm_sentence(errors), evidence)
-        safe = min(self._errors_safe.log_e, self._loss_safe.log_e)
+        safe = min(math.fsum(step.safe.log_e for step in self._steps.values()), self._loss_safe.log_e)
         last = policy.ramp[-1]
         share = route.candidate.weight if route.candidate is not None else 0.0
         if safe >= wall and share >= last - 1e-9:
@@ -178,7 +179,7 @@ class Trial:
                 "harm": round(harm, 4),
                 "errors_harm": round(errors, 4),
                 "errors_counts": round(counts, 4),
-                "errors_safe": round(self._errors_safe.log_e, 4),
+                "errors_safe": round(math.fsum(step.safe.log_e for step in self._steps.values()), 4),
                 "loss_harm": round(self._loss_harm.log_e, 4),
                 "loss_safe": round(self._loss_safe.log_e, 4),
             },
@@ -207,3 +208,9 @@ class Trial:
             f"loss differs by {mean:+.4f} on {self.paired} labelled requests, not worse by {self._policy.safe_loss:g}; "
             f"errors not worse by {self._policy.safe_errors:g} over {self.exposed} requests of its own"
         )
+
+
+def _request_of(identifier: str) -> str:
+    """The request a row belongs to: rows of one request are named ``<id>.0``, ``<id>.1``, … and were drawn together."""
+    stem, dot, number = identifier.rpartition(".")
+    return stem if dot and number.isdigit() else identifier

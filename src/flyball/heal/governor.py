@@ -19,7 +19,7 @@ import msgspec
 from flyball.core.events import Event
 from flyball.core.records import Alias, Decision, Incident, ModelVersion, Report, Route
 from flyball.heal import acts, traffic
-from flyball.heal.canary import Trial
+from flyball.heal.canary import Trial, Verdict
 from flyball.heal.causes import Diagnosis
 from flyball.heal.incidents import close_incident, open_incident, open_of
 from flyball.heal.policy import Policy
@@ -30,6 +30,7 @@ from flyball.stores.metadata import Ledger
 from flyball.stores.prediction_log import Record, Tail
 
 log = logging.getLogger(__name__)
+_DRY = "dry run"
 
 
 class History(Protocol):
@@ -70,6 +71,9 @@ class Governor:
     def start(self, now: datetime) -> None:
         """Finish what a governor before us decided, put the plan in force, and read what has happened so far."""
         for decision in acts.unfinished(self.ledger):
+            if self.policy.dry_run or decision.policy == _DRY:
+                acts.close(self.ledger, decision, "done", {"dry_run": True}, now)
+                continue
             log.info("finishing %s on %s", decision.action, decision.subject)
             self._carry_out(decision, now)
         self._hands.publish()
@@ -83,6 +87,7 @@ class Governor:
 
     def tick(self, now: datetime) -> None:
         """One look: the candidate first, then whoever waits to be let in, then the champion's quality."""
+        self._hands.publish()  # what was committed and not published, by whoever was killed in between
         new = self._tail.read()
         kept, self._kept = self._kept, []  # only a trial that was under way before we started needs them
         self.watch.feed(new)
@@ -103,13 +108,15 @@ class Governor:
             self._trial = Trial(route, self.policy.canary, self._let_in_at(route))
         self._trial.feed(new)
         verdict = self._trial.judge(route, now)
+        if self._hands.tripped(route.endpoint) == route.candidate.model and verdict.kind != "harm":
+            # A worker's breaker is a test at level alpha of its own; after it no request brings more evidence.
+            verdict = Verdict("harm", f"a worker's breaker cut it off: {verdict.because}", verdict.evidence)
         arguments: dict[str, Any] = {"model": route.candidate.model, "generation": route.generation}
         if verdict.kind == "harm":
             name = route.candidate.model
-            self._decide(
-                "rollback", route.endpoint, arguments, f"{name}: {verdict.because}", verdict.evidence, now
-            )
-            open_then_close(self.ledger, "bad_release", name, verdict.because, verdict.evidence, now)
+            because = f"{name}: {verdict.because}"
+            if self._decide("rollback", route.endpoint, arguments, because, verdict.evidence, now):
+                open_then_close(self.ledger, "bad_release", name, verdict.because, verdict.evidence, now)
         elif verdict.kind == "safe":
             name = route.candidate.model
             self._decide(
@@ -134,12 +141,15 @@ class Governor:
         """When this candidate first entered the route: ramping does not begin its trial anew."""
         assert route.candidate is not None
         first = route.set_at
-        for event in reversed(self.ledger.events(kind="route.", subject=route.endpoint)):
+        for event in reversed(self._route_events(route.endpoint)):
             arms = _arms_of(event)
             if not any(arm["role"] == "candidate" and arm["model"] == route.candidate.model for arm in arms):
                 break
             first = event.at
         return first
+
+    def _route_events(self, endpoint: str) -> list[Event]:
+        return [one for one in self.ledger.events(kind="route.", subject=endpoint) if one.subject == endpoint]
 
     def _let_in(self, route: Route, now: datetime) -> None:
         """Start the canary of a challenger that passed its gate and was never let in."""
@@ -151,6 +161,8 @@ class Governor:
         if version.ref == route.champion or version.gate is None or self._was_let_in(version.ref):
             return
         gate = self.ledger.get("report", version.gate, Report)
+        if not gate.passed:
+            return
         share = self.policy.canary.ramp[0]
         self._decide(
             "canary.start",
@@ -163,7 +175,10 @@ class Governor:
 
     def _was_let_in(self, ref: str) -> bool:
         return any(
-            one.action == "canary.start" and one.arguments.get("model") == ref and one.state != "failed"
+            one.action == "canary.start"
+            and one.arguments.get("model") == ref
+            and one.state != "failed"
+            and not one.outcome.get("dry_run")
             for one in self.ledger.ls("decision", Decision)
         )
 
@@ -242,7 +257,7 @@ class Governor:
     def _serving_since(self, route: Route) -> datetime:
         """When the present champion became champion."""
         since = route.set_at
-        for event in reversed(self.ledger.events(kind="route.", subject=route.endpoint)):
+        for event in reversed(self._route_events(route.endpoint)):
             arms = _arms_of(event)
             if not any(arm["role"] == "champion" and arm["model"] == route.champion for arm in arms):
                 break
@@ -272,14 +287,21 @@ class Governor:
         policy = self.policy.retrain
         if self._training is not None and not self._training.done():
             return "one is running"
-        made = [one for one in self.ledger.ls("decision", Decision) if one.action == "retrain"]
+        made = [
+            one
+            for one in self.ledger.ls("decision", Decision)
+            if one.action == "retrain" and not one.outcome.get("dry_run")
+        ]
         if not made:
             return ""
+        # A person who closes the incident lets it go on; a run that failed was not refused by any gate.
+        stops = [one for one in self.ledger.ls("incident", Incident) if one.cause == "retraining_stopped"]
+        since = max((one.closed for one in stops if one.closed is not None), default=None)
         refused = 0
         for one in reversed(made):
-            if one.outcome.get("registered"):
+            if one.outcome.get("registered") or (since is not None and one.at <= since):
                 break
-            refused += 1
+            refused += one.state == "done"
         if refused >= policy.stop_after_refusals:
             self._tell_a_person(refused, now)
             return f"the last {refused} challengers were refused; a person was told"
@@ -310,12 +332,13 @@ class Governor:
         because: str,
         evidence: dict[str, Any],
         now: datetime,
-    ) -> None:
+    ) -> bool:
+        """Write a decision down and carry it out; says whether it was done, which a dry run never is."""
         if self.policy.dry_run and self._said(action, arguments):
-            return
+            return False
         decision = acts.decide(
             self.ledger,
-            policy="dry run" if self.policy.dry_run else "policy",
+            policy=_DRY if self.policy.dry_run else "policy",
             subject=subject,
             action=action,
             arguments=arguments,
@@ -325,8 +348,8 @@ class Governor:
         )
         if self.policy.dry_run:
             acts.close(self.ledger, decision, "done", {"dry_run": True}, now)
-        else:
-            self._carry_out(decision, now)
+            return False
+        return self._carry_out(decision, now)
 
     def _said(self, action: str, arguments: dict[str, Any]) -> bool:
         """Whether a dry run has said this before: what it would do does not come about, so it would say it for ever."""
@@ -335,7 +358,7 @@ class Governor:
             for one in self.ledger.ls("decision", Decision)
         )
 
-    def _carry_out(self, decision: Decision, now: datetime) -> None:
+    def _carry_out(self, decision: Decision, now: datetime) -> bool:
         def act() -> Decision:
             done = acts.carry_out(self.ledger, decision, self._hands, now)
             self._tell(done)
@@ -343,8 +366,8 @@ class Governor:
 
         if decision.action == "retrain" and self._pool is not None:
             self._training = self._pool.submit(act)
-        else:
-            act()
+            return True
+        return act().state == "done"
 
 
 def open_then_close(

@@ -6,7 +6,8 @@ afterwards. A governor that starts publishes the plan again when it is behind, s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import fcntl
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -156,9 +157,20 @@ def _features(
     }
 
 
-def put_in_force(plan: plans.Plan, path: Path) -> bool:
-    """Publish the plan unless one of this generation (or newer) is in force already; says whether it did."""
-    if path.exists() and plans.read(path).generation >= plan.generation:
-        return False
-    plans.publish(plan, path)
+def put_in_force(build: Callable[[], plans.Plan], path: Path) -> bool:
+    """Publish the plan that ``build`` reads from the ledger, unless just that is in force; says whether it did.
+
+    It is built inside a lock, so that of two publishers at once the later one has the newer ledger. A plan that can't be
+    read is replaced.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        plan = build()
+        try:
+            if path.exists() and plans.read(path) == plan:
+                return False
+        except Invalid:
+            pass
+        plans.publish(plan, path)
     return True

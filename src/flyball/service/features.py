@@ -116,14 +116,14 @@ def get(
     ws: Workspace = CURRENT,
 ) -> dict[str, Any]:
     """Read a service's values online: --entity NAME=VALUE, --feature NAME=VALUE for request fields."""
-    from flyball.core.clock import parse_time, to_us
+    from flyball.core.clock import to_us
     from flyball.features.online import OnlineReader
-    from flyball.service.serving import number
+    from flyball.service.serving import number, parse_when
 
     found = service_named(ws, service)
     reader = OnlineReader(found, views(ws), ws.online)
     request = {name: number(value) for name, value in (feature or {}).items()}
-    moment = parse_time(at) if at else ws.clock.now()
+    moment = parse_when(at) if at else ws.clock.now()
     row = reader.read(dict(entity or {}), request, to_us(moment))
     return dict(zip(found.features, row.values, strict=True))
 

@@ -39,6 +39,20 @@ class WorkspaceHands:
         if self._wait_s and acks(self.ws.state):
             wait_until_loaded(self.ws.state, self.ws.plan.generation, self._wait_s)
 
+    def tripped(self, endpoint: str) -> str:
+        """The candidate that a living worker has cut off in the plan in force."""
+        from flyball.serve.publish import acks
+
+        generation = self.ws.plan.generation
+        return next(
+            (
+                ack.tripped[endpoint]
+                for ack in acks(self.ws.state)
+                if endpoint in ack.tripped and ack.generation == generation
+            ),
+            "",
+        )
+
     def tidy(self, cursor: dict[str, int]) -> None:
         """Turn closed segments of the prediction log into Parquet."""
         from flyball.stores.predictions import compact
@@ -62,7 +76,10 @@ class WorkspaceHands:
             snapshot_all(ws)
             return runner.execute(named(ws, pipeline), params, context)
         except Refused:
-            return [run for run in ws.ledger.ls("run", Run) if run.because == because][-1]
+            begun = [run for run in ws.ledger.ls("run", Run) if run.because == because]
+            if not begun:  # refused before a run began: a source could not be snapshot
+                raise
+            return begun[-1]
 
 
 def governor_of(

@@ -23,3 +23,11 @@ def show(incident: str, *, ws: Workspace = CURRENT) -> Incident:
 def decisions(subject: str = "", *, ws: Workspace = CURRENT) -> list[Decision]:
     """List what the governor decided, oldest first, each with its evidence and what came of it."""
     return [one for one in ws.ledger.ls("decision", Decision) if one.subject.startswith(subject)]
+
+
+@verb("incidents close")
+def close(incident: str, because: str = "closed by a person", *, ws: Workspace = CURRENT) -> Incident:
+    """Close an incident by hand; closing "retraining_stopped" lets the governor retrain again."""
+    from flyball.heal.incidents import close_incident
+
+    return close_incident(ws.ledger, show(incident, ws=ws), because, at=ws.clock.now(), actor=ws.actor)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from flyball.core.clock import parse_time
 from flyball.core.records import EndpointSettings, ModelVersion, Route
 from flyball.errors import Invalid
 from flyball.service.verb import CURRENT, verb
 from flyball.service.workspace import Workspace
+
+if TYPE_CHECKING:
+    from flyball.core.plan import Plan
 
 
 @verb("deploy")
@@ -28,22 +33,43 @@ def deploy(
     from flyball.heal import traffic
     from flyball.models import registry
 
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", endpoint):
+        raise Invalid(
+            f"{endpoint!r} can't name an endpoint", "use letters, digits, '-', '_' and '.'", field="endpoint"
+        )
     version = registry.resolve(ws.ledger, model)
     now = ws.clock.now()
+    expected: int | None = None
     if canary:
-        route = traffic.with_candidate(
-            traffic.route_of(ws.ledger, endpoint), version.ref, share, at=now, because=because
+        before = traffic.route_of(ws.ledger, endpoint)
+        route, expected = (
+            traffic.with_candidate(before, version.ref, share, at=now, because=because),
+            before.generation,
         )
     else:
         route = traffic.champion_only(endpoint, version.ref, at=now, because=because)
-    return set_route(ws, route, "route.canary_started" if canary else "route.deployed", version)
+    return set_route(
+        ws, route, "route.canary_started" if canary else "route.deployed", version, expected=expected
+    )
 
 
-def set_route(ws: Workspace, route: Route, kind: str, version: ModelVersion | None = None) -> Route:
-    """One transaction for route, aliases and endpoint; then the plan is published."""
+def set_route(
+    ws: Workspace,
+    route: Route,
+    kind: str,
+    version: ModelVersion | None = None,
+    *,
+    expected: int | None = None,
+) -> Route:
+    """One transaction for route, aliases and endpoint; then the plan is published.
+
+    ``expected`` is the generation that was decided upon: :class:`Conflict` when someone was faster.
+    """
     from flyball.heal import traffic
 
     with ws.ledger.transaction() as tx:
+        if expected is not None:
+            traffic.expect(tx, route.endpoint, expected)
         sets = traffic.changes(tx, route, at=ws.clock.now())
         if version is not None and tx.find("endpoint", route.endpoint, EndpointSettings) is None:
             settings = EndpointSettings(
@@ -62,14 +88,16 @@ def publish_plan(ws: Workspace) -> None:
     """Put in force what the ledger says; does nothing when it is in force already."""
     from flyball.heal import traffic
 
-    plan = traffic.plan_of(
-        ws.ledger,
-        blobs=ws.blobs_url,
-        online=ws.online_url,
-        clock=ws.config.serve.clock,
-        max_body_bytes=ws.config.serve.max_body_bytes,
-    )
-    traffic.put_in_force(plan, ws.plan_path)
+    def build() -> Plan:
+        return traffic.plan_of(
+            ws.ledger,
+            blobs=ws.blobs_url,
+            online=ws.online_url,
+            clock=ws.config.serve.clock,
+            max_body_bytes=ws.config.serve.max_body_bytes,
+        )
+
+    traffic.put_in_force(build, ws.plan_path)
 
 
 @verb("promote")
@@ -83,7 +111,7 @@ def promote(endpoint: str, because: str = "asked for by a person", *, ws: Worksp
             f"{endpoint} has no candidate", f"flyball deploy MODEL@VERSION --endpoint {endpoint} --canary"
         )
     new = traffic.champion_only(endpoint, route.candidate.model, at=ws.clock.now(), because=because)
-    return set_route(ws, new, "route.promoted")
+    return set_route(ws, new, "route.promoted", expected=route.generation)
 
 
 @verb("rollback")
@@ -102,13 +130,13 @@ def rollback(
     else:
         target = _champion_before(ws, endpoint, route.champion)
     new = traffic.champion_only(endpoint, target, at=ws.clock.now(), because=because)
-    return set_route(ws, new, "route.rolled_back")
+    return set_route(ws, new, "route.rolled_back", expected=route.generation)
 
 
 def _champion_before(ws: Workspace, endpoint: str, champion: str) -> str:
     import msgspec
 
-    for event in reversed(ws.ledger.events(subject=endpoint)):
+    for event in reversed([one for one in ws.ledger.events(subject=endpoint) if one.subject == endpoint]):
         for change in event.sets:
             if change.noun == "route" and change.key == endpoint and change.content is not None:
                 earlier = msgspec.convert(change.content, Route).champion
@@ -158,7 +186,7 @@ def predict(
             endpoint,
             entities={name: number(value) for name, value in (entity or {}).items()},
             features={name: number(value) for name, value in (feature or {}).items()},
-            at=datetime.fromisoformat(at) if at else None,
+            at=parse_when(at) if at else None,
         )
     )
 
@@ -174,6 +202,14 @@ def _client(ws: Workspace) -> Any:
     from flyball.serve.client import Client
 
     return Client(f"http://{ws.config.serve.host}:{ws.config.serve.port}")
+
+
+def parse_when(text: str) -> datetime:
+    """A time from the command line; what is none is the caller's to mend."""
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise Invalid(f"{text!r} is no time", "write it like 2013-04-01T10:00:00Z", field="at") from error
 
 
 def number(text: str) -> Any:

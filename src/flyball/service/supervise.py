@@ -5,6 +5,7 @@ One ``flyball up`` per workspace, held by a lock that ends with the process, how
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import logging
 import os
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 PARTS = ("serve", "console", "govern")
 _BACKOFF_S = (0.1, 0.5, 2.0, 5.0)  # a part that keeps dying is tried less and less often
 _WELL_AFTER_S = 30.0
+_PR_SET_PDEATHSIG = 1
 
 
 class Held:
@@ -82,7 +84,11 @@ class Part:
         if now_s >= self._next:
             with self._log_path.open("ab") as out:
                 self._process = subprocess.Popen(
-                    self._command, stdout=out, stderr=out, stdin=subprocess.DEVNULL
+                    self._command,
+                    stdout=out,
+                    stderr=out,
+                    stdin=subprocess.DEVNULL,
+                    preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 (no threads here)
                 )
             self._started = now_s
 
@@ -135,11 +141,28 @@ def up(root: Path, state: Path, parts: Sequence[str] = PARTS, extra: Sequence[st
         held.release()
 
 
+def _is_held(lock: Path) -> bool:
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _end_with_parent() -> None:
+    """In a new child, on Linux: end when ``flyball up`` is killed, however it is killed."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
 def down(state: Path, wait_s: float = 20.0) -> int:
     """Stop what ``flyball up`` runs here; returns the pid that was stopped."""
-    pid_file = state / "run" / "up.pid"
     try:
-        pid = int(pid_file.read_text())
+        if not _is_held(
+            state / "run" / "up.lock"
+        ):  # a pid file outlives a kill -9, and its number may be another's now
+            raise ValueError
+        pid = int((state / "run" / "up.pid").read_text())
         os.kill(pid, signal.SIGTERM)
     except (OSError, ValueError) as error:
         raise NotFound("nothing is up for this project", "flyball up starts it") from error

@@ -22,7 +22,7 @@ from sqlalchemy.engine import Connection, Engine
 from flyball.core.clock import Clock, SystemClock, from_us, to_us
 from flyball.core.events import Edge, Event, Sets
 from flyball.core.ids import new_id
-from flyball.errors import Conflict, Invalid, NotFound, Unavailable, nearest
+from flyball.errors import Conflict, Invalid, NotFound, Refused, Unavailable, nearest
 
 T = TypeVar("T")
 SCHEMA_VERSION = "0001"
@@ -437,6 +437,11 @@ def _errors(url: str) -> Iterator[None]:
     shown = os.path.basename(url) or url  # noqa: PTH119 (a URL, not a path)
     try:
         yield
+    except msgspec.DecodeError as error:  # ValidationError is one
+        raise Refused(
+            f"a record of the ledger {shown} is not what was written: {error}",
+            "flyball restore BACKUP brings the last backup back; flyball explain … --verify names what changed",
+        ) from error
     except sa.exc.IntegrityError as error:
         raise Conflict(
             f"the ledger refused a record that exists: {error.orig}", "reload and try again"

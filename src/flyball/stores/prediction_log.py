@@ -27,6 +27,7 @@ from flyball.errors import Unavailable
 log = logging.getLogger(__name__)
 
 SUFFIX = ".wal"
+_MOST_BYTES = 64 * 1024 * 1024  # of a payload: above the largest body that is taken
 _HEAD = struct.Struct("<II")  # payload bytes, CRC-32 of the payload
 
 
@@ -112,17 +113,53 @@ def _unframe(data: bytes, start: int) -> tuple[list[Record], int]:
     while at + 8 <= end:
         size, checksum = head(data, at)
         stop = at + 8 + size
-        if stop > end:
-            break
+        if stop > end and size <= _MOST_BYTES:
+            break  # its writer is not done, or was killed: the torn tail
         payload = view[at + 8 : stop]
-        if size == 0 or crc32(payload) != checksum:
-            break
+        if not 0 < size <= _MOST_BYTES or crc32(payload) != checksum:
+            found = _next_frame(view, at + 1, end)
+            if found is None:
+                break
+            log.warning("%d damaged bytes of a prediction log were skipped", found - at)
+            at = found
+            continue
         at = stop
         try:
             add(decode(payload))
         except msgspec.DecodeError:
             log.warning("a record of an unknown kind was skipped; is this Flyball older than the writer?")
     return records, at
+
+
+def _next_frame(view: memoryview, start: int, end: int) -> int | None:
+    """Where the next whole frame begins behind damaged bytes; ``None`` when there is none."""
+    for at in range(start, end - 8):
+        size, checksum = _HEAD.unpack_from(view, at)
+        if (
+            0 < size <= min(_MOST_BYTES, end - at - 8)
+            and zlib.crc32(view[at + 8 : at + 8 + size]) == checksum
+        ):
+            return at
+    return None
+
+
+def damaged(data: bytes) -> bool:
+    """Whether bytes of a closed segment have changed; a torn tail alone is no damage.
+
+    >>> whole = frame(Label("p_1", 1.0, 5, 6))
+    >>> damaged(whole + whole[:9]), damaged(whole[:-1] + b"x" + whole)
+    (False, True)
+    """
+    at, end, view = 0, len(data), memoryview(data)
+    while at + 8 <= end:
+        size, checksum = _HEAD.unpack_from(view, at)
+        stop = at + 8 + size
+        if stop > end and size <= _MOST_BYTES:
+            return _next_frame(view, at + 1, end) is not None
+        if not 0 < size <= _MOST_BYTES or zlib.crc32(view[at + 8 : stop]) != checksum:
+            return True
+        at = stop
+    return False
 
 
 class LogWriter:

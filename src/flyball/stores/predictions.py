@@ -7,6 +7,7 @@ nothing. A prediction that was sent twice (a client's retry) counts once: the fi
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -28,12 +29,14 @@ from flyball.stores.prediction_log import (
     Prediction,
     Record,
     Shadow,
+    damaged,
     is_closed,
     load_cursor,
     read_from,
     segments,
 )
 
+log = logging.getLogger(__name__)
 _packed = msgspec.msgpack.Encoder().encode
 _INTS, _FLOATS = pl.List(pl.Int64), pl.List(pl.Float64)
 PREDICTIONS: dict[str, Any] = {
@@ -133,7 +136,13 @@ def compact(log_dir: Path, tables: Path | str, *, also_behind: Iterable[dict[str
             left += 1
             continue
         _write_parts(found, root, segment.stem)
-        segment.unlink()
+        if damaged(
+            segment.read_bytes()
+        ):  # what could be read is in the tables; the bytes stay for whoever mends them
+            log.error("segment %s has changed since it was written; it is kept as it is", segment.name)
+            segment.replace(segment.with_suffix(".damaged"))
+        else:
+            segment.unlink()
         done, records = done + 1, records + len(found)
     for staged in log_dir.glob(".*.wal"):  # left by a process killed while it opened a segment
         if is_closed(staged) and staged.stat().st_size == 0:

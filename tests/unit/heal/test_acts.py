@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from flyball.core.clock import ManualClock
-from flyball.core.records import Alias, Decision, Field, ModelVersion, Route, Run, Signature
+from flyball.core.records import Alias, Decision, Field, ModelVersion, Report, Route, Run, Signature
 from flyball.errors import Conflict, Invalid
 from flyball.heal import acts, traffic
 from flyball.stores.metadata import Ledger
@@ -32,6 +32,9 @@ class Hands:
 
     def train(self, pipeline: str, params: dict[str, Any], because: str) -> Run:
         raise AssertionError
+
+    def tripped(self, endpoint: str) -> str:
+        return ""
 
     def tidy(self, cursor: dict[str, int]) -> None:
         raise AssertionError
@@ -53,7 +56,11 @@ def a_ledger(folder: Path, *, gate: str | None = "rep_1") -> Ledger:
             )
             for n in (1, 2)
         ]
-        tx.append("model.registered", "delays", actor="x", sets=[("model", one.ref, one) for one in versions])
+        passed = Report(
+            id="rep_1", kind="gate", subject="delays", at=NOW, passed=True, summary="passed", evidence={}
+        )
+        sets = [("report", "rep_1", passed), *[("model", one.ref, one) for one in versions]]
+        tx.append("model.registered", "delays", actor="x", sets=sets)
         route = traffic.champion_only("delays", "delays@1", at=NOW, because="first")
         tx.append("route.deployed", "delays", actor="x", sets=traffic.changes(tx, route, at=NOW))
     return ledger
@@ -117,6 +124,17 @@ def test_a_version_without_a_gate_is_not_let_in(tmp_path: Path) -> None:
     failed = acts.carry_out(ledger, decide(ledger, "canary.start", model="delays@2", share=0.1), Hands(), NOW)
     assert (failed.state, failed.outcome["error"]) == ("failed", "Refused")
     assert traffic.route_of(ledger, "delays").candidate is None
+
+
+def test_a_version_whose_gate_said_no_is_not_let_in(tmp_path: Path) -> None:
+    ledger = a_ledger(tmp_path)
+    refused = Report(
+        id="rep_1", kind="gate", subject="delays", at=NOW, passed=False, summary="no", evidence={}
+    )
+    with ledger.transaction() as tx:
+        tx.append("gate.refused", "delays", actor="x", sets=[("report", "rep_1", refused)])
+    failed = acts.carry_out(ledger, decide(ledger, "canary.start", model="delays@2", share=0.1), Hands(), NOW)
+    assert (failed.state, failed.outcome["error"]) == ("failed", "Refused")
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1])

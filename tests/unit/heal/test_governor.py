@@ -54,6 +54,9 @@ class World:
     def publish(self) -> None:
         self.published += 1
 
+    def tripped(self, endpoint: str) -> str:
+        return ""
+
     def tidy(self, cursor: dict[str, int]) -> None:
         assert cursor is not None
 
