@@ -19,7 +19,7 @@ from flyball.core.records import (
     Run,
     Snapshot,
 )
-from flyball.errors import FlyballError, NotFound
+from flyball.errors import FlyballError, NotFound, Refused
 from flyball.service.verb import CURRENT, verb
 from flyball.service.workspace import Workspace
 
@@ -103,6 +103,10 @@ class _Check:
         """Recheck a record against the ledger's chain."""
         self._note(node, f"{noun} {key}", lambda: self.ws.ledger.verify(noun, key))
 
+    def event(self, node: Node, seq: int, name: str) -> None:
+        """Recheck an event against the chain."""
+        self._note(node, f"event {name}", lambda: self.ws.ledger.verify_event(seq))
+
     def content(self, node: Node, name: str, expected: str, found: str) -> None:
         """Compare a recomputed digest."""
         self._note(node, name, lambda: "" if expected == found else f"{name} has changed")
@@ -150,6 +154,12 @@ def _prediction(check: _Check, identifier: str) -> Node:
     from flyball.core.clock import from_us
     from flyball.stores.predictions import seal_of
 
+    if check.verify and (changed := check.ws.predictions.changed(identifier)):
+        raise Refused(
+            f"the prediction log is not what was written: {'; '.join(changed)}",
+            "flyball restore BACKUP brings it back; without --verify what can still be read is shown",
+            broken=changed,
+        )
     row = check.ws.predictions.find(identifier)
     facts = {
         "at": from_us(row["at_us"]),
@@ -198,6 +208,7 @@ def _route_cause(check: _Check, endpoint: str, generation: int) -> Node | None:
                 name=f"{endpoint} generation {generation}",
                 facts={"at": event.at, "arms": arms, "by": event.actor, "because": route.because},
             )
+            check.event(node, event.seq, event.id)
             for other in event.sets:
                 if other.noun == "decision":
                     node.of.append(_decision(check, other.key))

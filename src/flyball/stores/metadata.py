@@ -305,6 +305,18 @@ class Ledger:
                 return ""
         return f"the record {noun} {key} differs from the event that set it"
 
+    def verify_event(self, seq: int) -> str:
+        """Recheck one event against the chain: "" or what is wrong."""
+        with _errors(self.url), self._engine.connect() as connection:
+            event = connection.execute(sa.select(EVENTS).where(EVENTS.c.seq == seq)).first()
+            before = connection.execute(
+                sa.select(EVENTS.c.chain).where(EVENTS.c.seq < seq).order_by(EVENTS.c.seq.desc()).limit(1)
+            ).scalar()
+        if event is None:
+            return f"event number {seq} is gone from the ledger"
+        changed = _link(before or b"", dict(event._mapping)) != event.chain
+        return f"event {event.id} has changed since it was written" if changed else ""
+
     def rebuild(self) -> int:
         """Fold every event again into an empty projection; returns the number of events. State is never elsewhere."""
         with _errors(self.url), self._engine.connect() as raw:

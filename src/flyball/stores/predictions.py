@@ -22,6 +22,7 @@ import polars as pl
 from blake3 import blake3
 
 from flyball.core.clock import from_us, to_us
+from flyball.core.hashing import digest_file
 from flyball.core.ids import time_of
 from flyball.errors import Invalid, NotFound
 from flyball.stores.prediction_log import (
@@ -161,6 +162,9 @@ def _write_parts(records: Sequence[Record], root: Path, stem: str) -> None:
             table_of(chosen, type(chosen[0])).write_parquet(file, compression="zstd")
             file.flush()
             os.fsync(file.fileno())
+        (place / f"{stem}.parquet.b3").write_text(
+            digest_file(staged)
+        )  # before the part: a part has its digest
         staged.replace(place / f"{stem}.parquet")
 
 
@@ -262,6 +266,23 @@ class Predictions:
             if found.height:
                 return found.row(0, named=True)
         return None
+
+    def changed(self, prediction_id: str) -> list[str]:
+        """Files that may hold this prediction, its label or shadows and are not what was written; none is opened."""
+        days = {part.parent.name for part in next(iter(self._parts_to_try(prediction_id)))}
+        parts = [part for part in self._parts("predictions", "*") if not days or part.parent.name in days]
+        parts += [part for part in self._parts("shadows", "*") if not days or part.parent.name in days]
+        parts += sorted((self.root / "labels").glob("day=*/*.parquet"))
+        found = []
+        for part in parts:
+            kept = part.with_name(part.name + ".b3")
+            if not kept.is_file() or kept.read_text() != digest_file(part):
+                found.append(f"{part.relative_to(self.root)} has changed")
+        found += [f"{segment.name} has changed" for segment in sorted(self.log_dir.glob("*.damaged"))]
+        for segment in segments(self.log_dir):
+            if damaged(segment.read_bytes()):
+                found.append(f"{segment.name} has changed")
+        return found
 
     def _parts_to_try(self, prediction_id: str) -> Iterable[list[Path]]:
         try:
