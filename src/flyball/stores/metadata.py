@@ -89,6 +89,11 @@ class Transaction:
         self._connection = connection
         self._clock = clock
 
+    @property
+    def connection(self) -> Connection:
+        """The connection of this transaction, for a store whose tables lie on the same engine: one commit for both."""
+        return self._connection
+
     def now(self) -> datetime:
         """The time by the ledger's clock, for records that carry the time of their own event."""
         return self._clock.now()
@@ -188,10 +193,25 @@ class Ledger:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Serialised with every other writer; commits when the block ends, leaves nothing when it raises."""
+        with self.writing() as connection:
+            yield Transaction(connection, self._clock)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection to read with, one snapshot while the block lasts; the driver's errors come out as ours."""
+        with _errors(self.url), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A connection to write with and no event: for tables whose rows are too many to be events (points of runs).
+
+        Commits when the block ends, leaves nothing when it raises.
+        """
         with _errors(self.url), self._engine.connect() as raw:
             connection = raw.execution_options(flyball_write=True)
             with connection.begin():
-                yield Transaction(connection, self._clock)
+                yield connection
 
     def find(self, noun: str, key: str, kind: type[T]) -> T | None:
         """The record now, or ``None``."""
