@@ -25,6 +25,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
     body: dict[str, Any] = {}
     sets: tuple[Sets, ...] = ()
+    edges: tuple[Edge, ...] = ()  # the lineage it added
     seq: int = 0  # the ledger's own order, given when it is stored
 
 

@@ -68,6 +68,10 @@ LEASES = sa.Table(
     sa.Column("until_us", sa.BigInteger, nullable=False),
 )
 
+# An event's edges lie in its body under a name that no caller gives, so that the chain covers them and no schema
+# changed for it; events written before have none there.
+EDGES_KEY = "$edges"
+
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _sets_decoder = msgspec.json.Decoder(tuple[Sets, ...])
 _body_decoder = msgspec.json.Decoder(dict[str, Any])
@@ -114,6 +118,7 @@ class Transaction:
             Sets(noun, key, None if r is None else msgspec.to_builtins(r)) for noun, key, r in sets
         )
         when = at or self._clock.now()
+        added = tuple(dict.fromkeys(edges))
         event = Event(
             id=new_id("evt", when),
             at=when,
@@ -122,6 +127,7 @@ class Transaction:
             actor=actor,
             body=body or {},
             sets=changed,
+            edges=added,
         )
         row = {
             "id": event.id,
@@ -129,7 +135,9 @@ class Transaction:
             "kind": kind,
             "subject": subject,
             "actor": actor,
-            "body": _encode(event.body),
+            "body": _encode(
+                event.body | {EDGES_KEY: [[e.made, e.of, e.role] for e in added]} if added else event.body
+            ),
             "sets": _encode(changed),
         }
         before = self._connection.execute(
@@ -139,7 +147,7 @@ class Transaction:
         key = self._connection.execute(EVENTS.insert().values(row)).inserted_primary_key
         seq = int(key[0]) if key is not None else 0
         _project(self._connection, changed, seq)
-        for edge in edges:
+        for edge in added:
             _add_edge(self._connection, edge, seq)
         return msgspec.structs.replace(event, seq=seq)
 
@@ -312,6 +320,9 @@ class Ledger:
             event = connection.execute(sa.select(EVENTS).where(EVENTS.c.seq == record.set_seq)).first()
             if event is None:
                 return f"the event that set {noun} {key} is gone from the ledger"
+            made = connection.execute(
+                sa.select(EVENTS.c.sets).where(EVENTS.c.seq == record.made_seq)
+            ).scalar()
             before = connection.execute(
                 sa.select(EVENTS.c.chain)
                 .where(EVENTS.c.seq < event.seq)
@@ -320,6 +331,8 @@ class Ledger:
             ).scalar()
         if _link(before or b"", dict(event._mapping)) != event.chain:
             return f"event {event.id} (which set {noun} {key}) has changed since it was written"
+        if made is None or all((one.noun, one.key) != (noun, key) for one in _sets_decoder.decode(made)):
+            return f"the event that made {noun} {key} is not the one the ledger names"
         for one in _sets_decoder.decode(event.sets):
             if (one.noun, one.key) == (noun, key) and _encode(one.content) == record.content:
                 return ""
@@ -343,9 +356,13 @@ class Ledger:
             connection = raw.execution_options(flyball_write=True)
             with connection.begin():
                 connection.execute(RECORDS.delete())
-                rows = connection.execute(sa.select(EVENTS.c.seq, EVENTS.c.sets).order_by(EVENTS.c.seq)).all()
-                for seq, sets in rows:
+                rows = connection.execute(
+                    sa.select(EVENTS.c.seq, EVENTS.c.sets, EVENTS.c.body).order_by(EVENTS.c.seq)
+                ).all()
+                for seq, sets, body in rows:
                     _project(connection, _sets_decoder.decode(sets), seq)
+                    for edge in _body_decoder.decode(body).get(EDGES_KEY, ()):
+                        _add_edge(connection, Edge(*edge), seq)
         return len(rows)
 
 
@@ -393,14 +410,17 @@ def _ls(connection: Connection, noun: str, kind: type[T], prefix: str) -> list[T
 
 
 def _event(row: Any) -> Event:
+    body = _body_decoder.decode(row.body)
+    edges = tuple(Edge(*edge) for edge in body.pop(EDGES_KEY, ()))
     return Event(
         id=row.id,
         at=from_us(row.at_us),
         kind=row.kind,
         subject=row.subject,
         actor=row.actor,
-        body=_body_decoder.decode(row.body),
+        body=body,
         sets=_sets_decoder.decode(row.sets),
+        edges=edges,
         seq=row.seq,
     )
 

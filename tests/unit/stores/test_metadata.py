@@ -100,6 +100,25 @@ def test_edges_lead_up_and_down_and_are_written_once(ledger: Ledger) -> None:
     assert ledger.made_from("run_1") == ledger.made_with("flights@3") == [Edge("run_1", "flights@3", "input")]
 
 
+def test_the_chain_covers_the_edges_of_an_event_and_rebuilding_brings_them_back(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    edges = [Edge("run_1", "flights@3", "input"), Edge("run_1", "b3:c", "code")]
+    note(ledger, "a", {}, edges=edges, body={"because": "asked"})
+    (event,) = ledger.events()
+    assert event.edges == tuple(edges)
+    assert event.body == {"because": "asked"}
+    raw = sqlite3.connect(tmp_path / "ledger.db")
+    raw.execute("delete from edges")
+    raw.commit()
+    ledger.rebuild()
+    assert set(ledger.made_from("run_1")) == set(edges)
+    raw.execute("update events set body = cast(replace(body, 'flights@3', 'flights@4') as blob)")
+    raw.commit()
+    raw.close()
+    assert "has changed since it was written" in ledger.verify_event(event.seq)
+
+
 def test_one_changed_byte_is_found_wherever_it_is(ledger: Ledger, tmp_path: Path) -> None:
     for key in "abc":
         note(ledger, key, {"n": 1})
