@@ -103,13 +103,32 @@ class Signature(msgspec.Struct, frozen=True):
     outputs: tuple[Field, ...]
 
 
+class RegisteredModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that has versions: what it is called now, what it is for, and who must approve it.
+
+    ``family`` is the name it was given first. It never changes and is never given to another model: aliases are keyed
+    on it, and versions keep the ref they were registered under, so that lineage survives a renaming.
+    """
+
+    name: str
+    family: str
+    created: datetime
+    updated: datetime
+    former: tuple[str, ...] = ()  # names it had before; they go on finding it
+    description: str = ""
+    tags: dict[str, str] = {}
+    roles: tuple[str, ...] = ()  # all of these approve a version before a protected alias may point at it
+    protected: tuple[str, ...] = ("champion", "Production")  # aliases and stages
+    deleted: bool = False
+
+
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     """One registered model, as it was."""
 
-    name: str
+    name: str  # as it was registered; the model may be called otherwise by now
     number: int
     artifact: str  # digest of the serving bytes
-    format: Literal["onnx", "pickle"]
+    format: str  # onnx, pickle, skops, xgboost, lightgbm, torch, python or mlmodel
     signature: Signature
     created: datetime
     run: str | None = None
@@ -120,10 +139,69 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float] = {}
     export: dict[str, Any] = {}  # how equal the export was proved: rows, largest_difference, tolerance
     note: str = ""
+    family: str = ""  # of its RegisteredModel; "" is the same as the name
+    description: str = ""
+    tags: dict[str, str] = {}
+    params: dict[str, str] = {}
+    stage: str = "None"  # as MLflow's: None, Staging, Production, Archived
+    source: str = ""  # where a client of MLflow said it lay: runs:/…, models:/m-…, mlflow-artifacts:/…
+    run_link: str = ""
+    logged_model: str = ""  # m-…
+    status: str = "READY"
+    by: str = ""  # who registered it
+    updated: datetime | None = None  # None: as it was created
+    deleted: bool = False  # hidden, and kept for what was made with it; its number is never given again
 
     @property
     def ref(self) -> str:
         return f"{self.name}@{self.number}"
+
+    @property
+    def kin(self) -> str:
+        """The family it belongs to."""
+        return self.family or self.name
+
+
+class Approval(msgspec.Struct, frozen=True, kw_only=True):
+    """Someone's word, in a role, that one version may serve; good for exactly these bytes."""
+
+    model: str  # ref
+    role: str
+    by: str
+    at: datetime
+    artifact: str
+    note: str = ""
+    withdrawn: bool = False
+
+    @property
+    def key(self) -> str:
+        return f"{self.model}/{self.role}"
+
+
+class ModelSignature(msgspec.Struct, frozen=True, kw_only=True):
+    """An Ed25519 signature of what a version is: its ref, bytes, inputs and outputs, and what it was made from."""
+
+    model: str  # ref
+    key_id: str
+    public: str  # the public key, base64
+    signature: str  # base64, of the statement
+    by: str
+    at: datetime
+
+    @property
+    def key(self) -> str:
+        return f"{self.model}/{self.key_id}"
+
+
+class TrustedKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A public key whose signatures count."""
+
+    key_id: str
+    public: str  # base64
+    owner: str
+    at: datetime
+    by: str
+    withdrawn: bool = False
 
 
 class Alias(msgspec.Struct, frozen=True, kw_only=True):
