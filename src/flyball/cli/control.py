@@ -10,6 +10,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from flyball.api import LOOPBACK
 from flyball.api import routes as api_routes
+from flyball.compat.mlflow import routes as mlflow_routes
 from flyball.console import routes as console_routes
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def application(ws: Workspace) -> Starlette:
     """The ASGI application over one workspace."""
     # A page elsewhere must not reach us under a name of its own (DNS rebinding); api refuses foreign origins.
     trusted = Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK), www_redirect=False)
-    return Starlette(routes=[*api_routes(ws), *console_routes(ws)], middleware=[trusted])
+    return Starlette(routes=[*mlflow_routes(ws), *api_routes(ws), *console_routes(ws)], middleware=[trusted])
 
 
 def serve_control(ws: Workspace) -> None:

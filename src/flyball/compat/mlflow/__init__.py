@@ -1,0 +1,106 @@
+"""MLflow's REST API over a workspace: its unmodified client works with ``MLFLOW_TRACKING_URI=http://127.0.0.1:7070``.
+
+``routes(ws)`` are mounted by the control plane. What is not offered (traces, prompts, gateways, …) says so in MLflow's
+own error shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from flyball.compat.mlflow.wire import Call, MlflowError, failed, served
+
+if TYPE_CHECKING:
+    from flyball.service import Workspace
+
+VERSION = "3.17.2"  # of the client whose calls we answer; it asks /version before it uses newer ones
+_PARTS = ("registry",)
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+
+def routes(ws: Workspace) -> list[Route]:
+    """All routes: ``/api/2.0/mlflow/…`` (also under 3.0 and ``/ajax-api``), artifacts, ``/version``."""
+    table = _Table([call for part in _PARTS for call in _calls(part, ws)])
+
+    async def rest(request: Request) -> Response:
+        path = request.path_params["path"]
+        found = table.find(request.method, path)
+        if found is None:
+            return failed(table.refusal(request.method, path))
+        return await served(ws, found[0], request, found[1])
+
+    return [
+        *(
+            Route(f"/{api}/{version}/mlflow/{{path:path}}", rest, methods=_METHODS)
+            for api in ("api", "ajax-api")
+            for version in ("2.0", "3.0")
+        ),
+        Route("/version", lambda _request: PlainTextResponse(VERSION)),
+    ]
+
+
+def _calls(part: str, ws: Workspace) -> Sequence[Call]:
+    try:
+        module: Any = import_module(f"flyball.compat.mlflow.{part}")
+    except ModuleNotFoundError as error:
+        if error.name == f"flyball.compat.mlflow.{part}":
+            return []
+        raise
+    return module.routes(ws)  # type: ignore[no-any-return]  # every part's routes are calls
+
+
+class _Table:
+    """Calls by method and path: one look into a dict, and a walk over those with a name in their path."""
+
+    def __init__(self, calls: Sequence[Call]) -> None:
+        self._exact = {(one.method, one.path): one for one in calls if "<" not in one.path}
+        self._named = [(one.path.split("/"), one) for one in calls if "<" in one.path]
+        self._groups = {one.path.partition("/")[0] for one in calls}
+
+    def find(self, method: str, path: str) -> tuple[Call, dict[str, str] | None] | None:
+        exact = self._exact.get((method, path))
+        if exact is not None:
+            return exact, None
+        words = path.split("/")
+        for pattern, call in self._named:
+            if call.method == method and len(pattern) == len(words):
+                named = _match(pattern, words)
+                if named is not None:
+                    return call, named
+        return None
+
+    def refusal(self, method: str, path: str) -> MlflowError:
+        """Why there is nothing here: another method, a part of MLflow that is not offered, or no such route."""
+        others = [one for one in _METHODS if self.find(one, path) is not None]
+        if others:
+            return MlflowError(
+                "ENDPOINT_NOT_FOUND", f"/mlflow/{path} answers {', '.join(others)}, not {method}."
+            )
+        group = path.partition("/")[0]
+        if group in self._groups:
+            return MlflowError(
+                "ENDPOINT_NOT_FOUND", f"There is no {method} /mlflow/{path} in MLflow's REST API."
+            )
+        return MlflowError(
+            "NOT_IMPLEMENTED",
+            f"Flyball does not offer MLflow's {group or 'root'} ({method} /mlflow/{path}): it has experiments, runs, "
+            "metrics, artifacts, logged models and the model registry.",
+        )
+
+
+def _match(pattern: list[str], words: list[str]) -> dict[str, str] | None:
+    named: dict[str, str] = {}
+    for expected, word in zip(pattern, words, strict=True):
+        if expected.startswith("<"):
+            if not word:
+                return None
+            named[expected.strip("<>")] = word
+        elif expected != word:
+            return None
+    return named
