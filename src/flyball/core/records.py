@@ -38,14 +38,28 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.name}@{self.number}"
 
 
+class Checkout(msgspec.Struct, frozen=True, kw_only=True):
+    """A git commit that something was read from besides the project's own: a submodule, or an editable package."""
+
+    path: str  # of its folder, from the project's
+    commit: str | None
+    patch: str | None = None  # blob digest of what was not committed there
+    imports: tuple[str, ...] = ()  # the folders below it that Python imports from
+
+
 class Code(msgspec.Struct, frozen=True, kw_only=True):
-    """The code of a run: git commit, and the digest of what was not committed."""
+    """The code of a run: git commit, what was not committed, and what it imported from elsewhere."""
 
     digest: str
     commit: str | None
     branch: str | None
     patch: str | None  # blob digest of the uncommitted patch; None when the tree is clean
     sources: tuple[FileEntry, ...] = ()  # project files as they were (all of them when there is no git)
+    place: str = ""  # the project's folder inside its repository
+    outside: tuple[FileEntry, ...] = ()  # imported from outside the project; paths from its folder
+    nested: tuple[Checkout, ...] = ()  # submodules
+    editable: dict[str, Checkout] = {}  # installed packages that are a folder of sources
+    left_out: tuple[str, ...] = ()  # what a bound kept out: then the code can't be rebuilt exactly
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +69,29 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     python: str
     platform: str
     packages: dict[str, str]
+    sources: dict[str, str] = {}  # of packages that no index gave: a URL, a path, a repository at a commit
+    implementation: str = "cpython"
+
+
+class Configuration(msgspec.Struct, frozen=True, kw_only=True):
+    """A project's settings as a run saw them, secrets taken out; ``origins`` has those that are not defaults."""
+
+    digest: str  # of profile and values
+    profile: str
+    values: dict[str, Any]  # "serve.port" -> 8080
+    origins: dict[str, str]  # "serve.port" -> "flyball.toml [profiles.prod]"
+
+
+class Hardware(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run ran on, with the limits that its container set."""
+
+    digest: str
+    cpu: str
+    cores: int  # this process may use
+    memory_bytes: int
+    gpus: tuple[str, ...] = ()
+    cpu_limit: float | None = None  # cores, by cgroup
+    memory_limit_bytes: int | None = None
 
 
 class Metric(msgspec.Struct, frozen=True):
@@ -85,6 +122,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     pid: int = 0
     process: str = ""  # host/boot/pid/start tick: a name that no later process takes
+    configuration: str = ""  # digest
+    hardware: str = ""  # digest
+    seeds: dict[str, Any] = {}  # name -> seed, or the state that a generator was in when the run began
+    command: tuple[str, ...] = ()  # of a script: how it was started
+    cwd: str = ""  # of a script: where, from the project's folder
 
 
 class Field(msgspec.Struct, frozen=True):
