@@ -19,6 +19,8 @@ from flyball.compat.mlflow.wire import Call, MlflowError, failed, served
 if TYPE_CHECKING:
     from flyball.service import Workspace
 
+__all__ = ["VERSION", "failed", "is_mlflow", "routes"]
+
 VERSION = "3.17.2"  # of the client whose calls we answer; it asks /version before it uses newer ones
 _PARTS = ("registry",)
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -43,6 +45,15 @@ def routes(ws: Workspace) -> list[Route]:
         ),
         Route("/version", lambda _request: PlainTextResponse(VERSION)),
     ]
+
+
+def is_mlflow(path: str) -> bool:
+    """Whether a path belongs to MLflow's REST API: its errors have MLflow's shape.
+
+    >>> is_mlflow("/api/2.0/mlflow/runs/get"), is_mlflow("/api/runs/ls")
+    (True, False)
+    """
+    return "/mlflow" in path and path.startswith(("/api/2.0/", "/api/3.0/", "/ajax-api/"))
 
 
 def _calls(part: str, ws: Workspace) -> Sequence[Call]:
