@@ -1,17 +1,16 @@
 """The ledger: one append-only table of events, one of lineage edges, and a projection of records that can be rebuilt.
 
-One implementation for SQLite and PostgreSQL (SQLAlchemy Core). Everything that changes state goes through
-:meth:`Ledger.transaction`, so a change of several records is one commit: a process killed at any instant leaves all of
-it or none. SQLite runs in WAL mode with ``synchronous=NORMAL``: a killed process loses nothing that was committed.
+One implementation for SQLite and PostgreSQL (SQLAlchemy Core; :mod:`flyball.stores.engine` opens either). Everything
+that changes state goes through :meth:`Ledger.transaction`, so a change of several records is one commit: a process
+killed at any instant leaves all of it or none, and nothing that was committed is lost. Only a machine that loses its
+power may lose the last commits of an SQLite ledger; PostgreSQL's survive that too.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,7 +21,16 @@ from sqlalchemy.engine import Connection, Engine
 from flyball.core.clock import Clock, SystemClock, from_us, to_us
 from flyball.core.events import Edge, Event, Sets
 from flyball.core.ids import new_id
-from flyball.errors import Conflict, Invalid, NotFound, Refused, Unavailable, nearest
+from flyball.errors import Conflict, NotFound, Unavailable, nearest
+from flyball.stores.engine import (
+    connection_to_read,
+    connection_to_write,
+    errors,
+    lock_writers,
+    open_engine,
+    starts_with,
+    text,
+)
 
 T = TypeVar("T")
 SCHEMA_VERSION = "0001"
@@ -34,11 +42,11 @@ EVENTS = sa.Table(
     sa.Column(
         "seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True
     ),
-    sa.Column("id", sa.String(40), nullable=False, unique=True),
+    sa.Column("id", text(40), nullable=False, unique=True),
     sa.Column("at_us", sa.BigInteger, nullable=False, index=True),
-    sa.Column("kind", sa.String(80), nullable=False, index=True),
-    sa.Column("subject", sa.String(300), nullable=False, index=True),
-    sa.Column("actor", sa.String(300), nullable=False),
+    sa.Column("kind", text(80), nullable=False, index=True),
+    sa.Column("subject", text(300), nullable=False, index=True),
+    sa.Column("actor", text(300), nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("sets", sa.LargeBinary, nullable=False),
     sa.Column("chain", sa.LargeBinary, nullable=False),  # digest of this event and of all before it
@@ -46,16 +54,16 @@ EVENTS = sa.Table(
 EDGES = sa.Table(
     "edges",
     meta,
-    sa.Column("made", sa.String(300), primary_key=True),
-    sa.Column("of", sa.String(300), primary_key=True, index=True),
-    sa.Column("role", sa.String(80), primary_key=True),
+    sa.Column("made", text(300), primary_key=True),
+    sa.Column("of", text(300), primary_key=True, index=True),
+    sa.Column("role", text(80), primary_key=True),
     sa.Column("seq", sa.BigInteger, nullable=False),
 )
 RECORDS = sa.Table(
     "records",
     meta,
-    sa.Column("noun", sa.String(40), primary_key=True),
-    sa.Column("key", sa.String(300), primary_key=True),
+    sa.Column("noun", text(40), primary_key=True),
+    sa.Column("key", text(300), primary_key=True),
     sa.Column("content", sa.LargeBinary, nullable=False),
     sa.Column("made_seq", sa.BigInteger, nullable=False),
     sa.Column("set_seq", sa.BigInteger, nullable=False, index=True),
@@ -63,8 +71,8 @@ RECORDS = sa.Table(
 LEASES = sa.Table(
     "leases",
     meta,
-    sa.Column("name", sa.String(80), primary_key=True),
-    sa.Column("holder", sa.String(200), nullable=False),
+    sa.Column("name", text(80), primary_key=True),
+    sa.Column("holder", text(200), nullable=False),
     sa.Column("until_us", sa.BigInteger, nullable=False),
 )
 
@@ -92,11 +100,16 @@ class Transaction:
     def __init__(self, connection: Connection, clock: Clock) -> None:
         self._connection = connection
         self._clock = clock
+        self.last = ""  # id of the last event appended
 
     @property
     def connection(self) -> Connection:
         """The connection of this transaction, for a store whose tables lie on the same engine: one commit for both."""
         return self._connection
+
+    def alone(self, name: str) -> None:
+        """Be alone with the writers of that name too (see :meth:`Ledger.writing`), until this transaction ends."""
+        lock_writers(self._connection, name)
 
     def now(self) -> datetime:
         """The time by the ledger's clock, for records that carry the time of their own event."""
@@ -149,6 +162,7 @@ class Transaction:
         _project(self._connection, changed, seq)
         for edge in added:
             _add_edge(self._connection, edge, seq)
+        self.last = event.id
         return msgspec.structs.replace(event, seq=seq)
 
     def find(self, noun: str, key: str, kind: type[T]) -> T | None:
@@ -162,9 +176,7 @@ class Transaction:
     def next_number(self, noun: str, name: str) -> int:
         """The number after the highest of ``name@N``; safe, since writers are serialised."""
         keys = self._connection.execute(
-            sa.select(RECORDS.c.key).where(
-                RECORDS.c.noun == noun, RECORDS.c.key.startswith(f"{name}@", autoescape=True)
-            )
+            sa.select(RECORDS.c.key).where(RECORDS.c.noun == noun, starts_with(RECORDS.c.key, f"{name}@"))
         ).scalars()
         return max((int(key.rpartition("@")[2]) for key in keys), default=0) + 1
 
@@ -186,8 +198,8 @@ class Ledger:
     @classmethod
     def open(cls, url: str, clock: Clock | None = None) -> Ledger:
         """Open (and, when it is new or older, migrate) the ledger at an SQLAlchemy URL."""
-        engine = _engine(url)
-        with _errors(url):
+        engine = open_engine(url)
+        with errors(str(engine.url)):
             _migrate(engine)
         return cls(engine, clock or SystemClock())
 
@@ -201,29 +213,53 @@ class Ledger:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Serialised with every other writer; commits when the block ends, leaves nothing when it raises."""
-        with self.writing() as connection:
-            yield Transaction(connection, self._clock)
+        written = ""
+        try:
+            with self.writing() as connection:
+                tx = Transaction(connection, self._clock)
+                yield tx
+                written = tx.last
+        except Unavailable:
+            if not written or not self._kept(written):
+                raise
+
+    def _kept(self, event: str) -> bool:
+        """Whether an event is there although its commit failed: the server may have gone between doing and saying so."""
+        try:
+            with (
+                self.writing() as connection
+            ):  # waits for the lost connection's own end, should it still be at it
+                return (
+                    connection.execute(sa.select(EVENTS.c.seq).where(EVENTS.c.id == event)).first()
+                    is not None
+                )
+        except Unavailable as error:
+            raise Unavailable(
+                f"{error.what}, and whether the last change was kept can't be asked",
+                "look whether it is there before you do it again",
+                event=event,
+            ) from error
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection to read with, one snapshot while the block lasts; the driver's errors come out as ours."""
-        with _errors(self.url), self._engine.connect() as connection:
+        with connection_to_read(self._engine) as connection:
             yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self, alone: str = "") -> Iterator[Connection]:
         """A connection to write with and no event: for tables whose rows are too many to be events (points of runs).
 
-        Commits when the block ends, leaves nothing when it raises.
+        Commits when the block ends, leaves nothing when it raises. Serialised with every other writer, or, with
+        ``alone``, only with those who say the same (a run's id: PostgreSQL then lets two runs write at once; SQLite
+        has one writer at a time whatever is said).
         """
-        with _errors(self.url), self._engine.connect() as raw:
-            connection = raw.execution_options(flyball_write=True)
-            with connection.begin():
-                yield connection
+        with connection_to_write(self._engine, alone) as connection:
+            yield connection
 
     def find(self, noun: str, key: str, kind: type[T]) -> T | None:
         """The record now, or ``None``."""
-        with _errors(self.url), self._engine.connect() as connection:
+        with self.reading() as connection:
             return _find(connection, noun, key, kind)
 
     def get(self, noun: str, key: str, kind: type[T]) -> T:
@@ -235,7 +271,7 @@ class Ledger:
 
     def keys(self, noun: str) -> list[str]:
         """Keys of one noun, oldest first."""
-        with _errors(self.url), self._engine.connect() as connection:
+        with self.reading() as connection:
             return list(
                 connection.execute(
                     sa.select(RECORDS.c.key)
@@ -246,7 +282,7 @@ class Ledger:
 
     def ls(self, noun: str, kind: type[T], prefix: str = "") -> list[T]:
         """Records of one noun whose key starts with ``prefix``, oldest first."""
-        with _errors(self.url), self._engine.connect() as connection:
+        with self.reading() as connection:
             return _ls(connection, noun, kind, prefix)
 
     def events(
@@ -261,14 +297,14 @@ class Ledger:
         """Events in the order they were written; ``kind`` and ``subject`` are prefixes, ``until`` is exclusive."""
         query = sa.select(EVENTS).where(EVENTS.c.seq > after_seq).order_by(EVENTS.c.seq)
         if kind:
-            query = query.where(EVENTS.c.kind.startswith(kind, autoescape=True))
+            query = query.where(starts_with(EVENTS.c.kind, kind))
         if subject:
-            query = query.where(EVENTS.c.subject.startswith(subject, autoescape=True))
+            query = query.where(starts_with(EVENTS.c.subject, subject))
         if since:
             query = query.where(EVENTS.c.at_us >= to_us(since))
         if until:
             query = query.where(EVENTS.c.at_us < to_us(until))
-        with _errors(self.url), self._engine.connect() as connection:
+        with self.reading() as connection:
             return [_event(row) for row in connection.execute(query)]
 
     def made_from(self, made: str) -> list[Edge]:
@@ -280,7 +316,7 @@ class Ledger:
         return self._edges(EDGES.c.of == of)
 
     def _edges(self, where: sa.ColumnElement[bool]) -> list[Edge]:
-        with _errors(self.url), self._engine.connect() as connection:
+        with self.reading() as connection:
             rows = connection.execute(sa.select(EDGES).where(where).order_by(EDGES.c.seq, EDGES.c.of))
             return [Edge(row.made, row.of, row.role) for row in rows]
 
@@ -290,29 +326,25 @@ class Ledger:
         Leases run on the machine's own time, whatever clock decides things.
         """
         now = to_us(SystemClock().now())
-        with _errors(self.url), self._engine.connect() as raw:
-            connection = raw.execution_options(flyball_write=True)
-            with connection.begin():
-                row = connection.execute(sa.select(LEASES).where(LEASES.c.name == name)).first()
-                if row is not None and row.holder != holder and row.until_us > now:
-                    return False
-                values = {"holder": holder, "until_us": now + int(for_s * 1e6)}
-                if row is None:
-                    connection.execute(LEASES.insert().values(name=name, **values))
-                else:
-                    connection.execute(LEASES.update().where(LEASES.c.name == name).values(**values))
+        with self.writing() as connection:
+            row = connection.execute(sa.select(LEASES).where(LEASES.c.name == name)).first()
+            if row is not None and row.holder != holder and row.until_us > now:
+                return False
+            values = {"holder": holder, "until_us": now + int(for_s * 1e6)}
+            if row is None:
+                connection.execute(LEASES.insert().values(name=name, **values))
+            else:
+                connection.execute(LEASES.update().where(LEASES.c.name == name).values(**values))
         return True
 
     def release(self, name: str, holder: str) -> None:
         """Give a lease back early; nothing happens when it is not ours."""
-        with _errors(self.url), self._engine.connect() as raw:
-            connection = raw.execution_options(flyball_write=True)
-            with connection.begin():
-                connection.execute(LEASES.delete().where(LEASES.c.name == name, LEASES.c.holder == holder))
+        with self.writing() as connection:
+            connection.execute(LEASES.delete().where(LEASES.c.name == name, LEASES.c.holder == holder))
 
     def verify(self, noun: str, key: str) -> str:
         """Recheck a record against the event that set it, and that event against the chain: "" or what is wrong."""
-        with _errors(self.url), self._engine.connect() as connection:
+        with self.reading() as connection:
             where = sa.and_(RECORDS.c.noun == noun, RECORDS.c.key == key)
             record = connection.execute(sa.select(RECORDS).where(where)).first()
             if record is None:
@@ -340,7 +372,7 @@ class Ledger:
 
     def verify_event(self, seq: int) -> str:
         """Recheck one event against the chain: "" or what is wrong."""
-        with _errors(self.url), self._engine.connect() as connection:
+        with self.reading() as connection:
             event = connection.execute(sa.select(EVENTS).where(EVENTS.c.seq == seq)).first()
             before = connection.execute(
                 sa.select(EVENTS.c.chain).where(EVENTS.c.seq < seq).order_by(EVENTS.c.seq.desc()).limit(1)
@@ -352,17 +384,15 @@ class Ledger:
 
     def rebuild(self) -> int:
         """Fold every event again into an empty projection; returns the number of events. State is never elsewhere."""
-        with _errors(self.url), self._engine.connect() as raw:
-            connection = raw.execution_options(flyball_write=True)
-            with connection.begin():
-                connection.execute(RECORDS.delete())
-                rows = connection.execute(
-                    sa.select(EVENTS.c.seq, EVENTS.c.sets, EVENTS.c.body).order_by(EVENTS.c.seq)
-                ).all()
-                for seq, sets, body in rows:
-                    _project(connection, _sets_decoder.decode(sets), seq)
-                    for edge in _body_decoder.decode(body).get(EDGES_KEY, ()):
-                        _add_edge(connection, Edge(*edge), seq)
+        with self.writing() as connection:
+            connection.execute(RECORDS.delete())
+            rows = connection.execute(
+                sa.select(EVENTS.c.seq, EVENTS.c.sets, EVENTS.c.body).order_by(EVENTS.c.seq)
+            ).all()
+            for seq, sets, body in rows:
+                _project(connection, _sets_decoder.decode(sets), seq)
+                for edge in _body_decoder.decode(body).get(EDGES_KEY, ()):
+                    _add_edge(connection, Edge(*edge), seq)
         return len(rows)
 
 
@@ -404,7 +434,7 @@ def _find(connection: Connection, noun: str, key: str, kind: type[T]) -> T | Non
 def _ls(connection: Connection, noun: str, kind: type[T], prefix: str) -> list[T]:
     query = sa.select(RECORDS.c.content).where(RECORDS.c.noun == noun)
     if prefix:
-        query = query.where(RECORDS.c.key.startswith(prefix, autoescape=True))
+        query = query.where(starts_with(RECORDS.c.key, prefix))
     query = query.order_by(RECORDS.c.made_seq, RECORDS.c.key)
     return [_decoder(kind).decode(content) for content in connection.execute(query).scalars()]
 
@@ -425,46 +455,6 @@ def _event(row: Any) -> Event:
     )
 
 
-def _engine(url: str) -> Engine:
-    try:
-        parsed = sa.make_url(url)
-    except sa.exc.ArgumentError as error:
-        raise Invalid(
-            f"{url!r} is not a metadata URL", "like sqlite:///.flyball/ledger.db or postgresql://…"
-        ) from error
-    if parsed.get_backend_name() != "sqlite":
-        try:
-            return sa.create_engine(parsed, pool_pre_ping=True)
-        except ModuleNotFoundError as error:
-            raise Unavailable(
-                f"no driver for {parsed.drivername}", "pip install 'flyball[postgres]'"
-            ) from error
-    if parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    in_memory = not parsed.database
-    engine = sa.create_engine(
-        parsed,
-        connect_args={"timeout": 10.0, "check_same_thread": False},
-        **({"poolclass": sa.pool.StaticPool} if in_memory else {}),
-    )
-
-    @sa.event.listens_for(engine, "connect")
-    def _on_connect(connection: Any, _record: Any) -> None:
-        connection.isolation_level = (
-            None  # we say BEGIN ourselves; the driver would begin too late for IMMEDIATE
-        )
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @sa.event.listens_for(engine, "begin")
-    def _on_begin(connection: Connection) -> None:
-        # A writer takes its lock at once: read-then-write under a deferred lock fails instead of waiting.
-        write = connection.get_execution_options().get("flyball_write", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-    return engine
-
-
 def _migrate(engine: Engine) -> None:
     """Alembic, and only when the version differs: importing it costs 80 ms that a command line would feel."""
     inspector = sa.inspect(engine)
@@ -481,34 +471,3 @@ def _migrate(engine: Engine) -> None:
     from flyball.stores.migrate import upgrade
 
     upgrade(engine)
-
-
-@contextmanager
-def _errors(url: str) -> Iterator[None]:
-    """The driver's errors as ours: what happened to the ledger, and whether trying again helps."""
-    shown = os.path.basename(url) or url  # noqa: PTH119 (a URL, not a path)
-    try:
-        yield
-    except msgspec.DecodeError as error:  # ValidationError is one
-        raise Refused(
-            f"a record of the ledger {shown} is not what was written: {error}",
-            "flyball restore BACKUP brings the last backup back; flyball explain … --verify names what changed",
-        ) from error
-    except sa.exc.IntegrityError as error:
-        raise Conflict(
-            f"the ledger refused a record that exists: {error.orig}", "reload and try again"
-        ) from error
-    except sa.exc.OperationalError as error:
-        said = str(error.orig)
-        if "full" in said:
-            raise Unavailable(
-                f"the disk of the ledger {shown} is full", "free some space; nothing was lost"
-            ) from error
-        raise Unavailable(
-            f"the ledger {shown} does not answer: {said}", "is it locked, moved or down?"
-        ) from error
-    except sa.exc.DatabaseError as error:
-        raise Unavailable(
-            f"the ledger {shown} can't be read: {error.orig}",
-            "flyball restore BACKUP brings the last backup back",
-        ) from error

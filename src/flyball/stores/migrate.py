@@ -11,21 +11,21 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy.engine import Engine
 
+from flyball.stores.engine import connection_to_write
+
 
 def upgrade(engine: Engine) -> None:
     """Bring the schema to the newest version; each migration is one transaction."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
-    with _alone(engine), engine.connect() as raw:
-        connection = raw.execution_options(flyball_write=True)
+    with _alone(engine), connection_to_write(engine) as connection:
         config.attributes["connection"] = connection
-        with connection.begin():
-            command.upgrade(config, "head")
+        command.upgrade(config, "head")
 
 
 @contextmanager
 def _alone(engine: Engine) -> Iterator[None]:
-    """SQLite has no advisory lock, so a lock file beside it; other databases lock the version table themselves."""
+    """SQLite has no advisory lock, so a lock file beside it; on PostgreSQL the writers' lock is one."""
     if engine.dialect.name != "sqlite" or not engine.url.database:
         yield
         return

@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flyball.core.clock import ManualClock
 from flyball.core.events import Edge
 from flyball.errors import Conflict, Invalid, NotFound, Unavailable
-from flyball.stores.metadata import Ledger
+from flyball.stores.metadata import EVENTS, RECORDS, Ledger
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger.open(f"sqlite:///{tmp_path}/ledger.db", ManualClock(datetime(2013, 4, 1, tzinfo=UTC)))
+def change(ledger: Ledger, statement: str) -> None:
+    """What no one may do: change the tables behind the ledger's back."""
+    with ledger.writing() as connection:
+        connection.exec_driver_sql(statement)
 
 
 def note(ledger: Ledger, key: str, content: Any, **more: Any) -> None:
@@ -101,33 +102,29 @@ def test_edges_lead_up_and_down_and_are_written_once(ledger: Ledger) -> None:
 
 
 def test_the_chain_covers_the_edges_of_an_event_and_rebuilding_brings_them_back(
-    ledger: Ledger, tmp_path: Path
+    ledger: Ledger,
 ) -> None:
     edges = [Edge("run_1", "flights@3", "input"), Edge("run_1", "b3:c", "code")]
     note(ledger, "a", {}, edges=edges, body={"because": "asked"})
     (event,) = ledger.events()
     assert event.edges == tuple(edges)
     assert event.body == {"because": "asked"}
-    raw = sqlite3.connect(tmp_path / "ledger.db")
-    raw.execute("delete from edges")
-    raw.commit()
+    change(ledger, "delete from edges")
     ledger.rebuild()
     assert set(ledger.made_from("run_1")) == set(edges)
-    raw.execute("update events set body = cast(replace(body, 'flights@3', 'flights@4') as blob)")
-    raw.commit()
-    raw.close()
+    with ledger.writing() as connection:
+        body = connection.execute(sa.select(EVENTS.c.body)).scalar_one()
+        connection.execute(EVENTS.update().values(body=body.replace(b"flights@3", b"flights@4")))
     assert "has changed since it was written" in ledger.verify_event(event.seq)
 
 
-def test_one_changed_byte_is_found_wherever_it_is(ledger: Ledger, tmp_path: Path) -> None:
+def test_one_changed_byte_is_found_wherever_it_is(ledger: Ledger) -> None:
     for key in "abc":
         note(ledger, key, {"n": 1})
     assert [ledger.verify("note", key) for key in "abc"] == ["", "", ""]
-    raw = sqlite3.connect(tmp_path / "ledger.db")
-    raw.execute("update records set content = ? where key = 'a'", (b'{"n":2}',))
-    raw.execute("update events set actor = 'person:bob' where subject = 'b'")
-    raw.commit()
-    raw.close()
+    with ledger.writing() as connection:
+        connection.execute(RECORDS.update().where(RECORDS.c.key == "a").values(content=b'{"n":2}'))
+    change(ledger, "update events set actor = 'person:bob' where subject = 'b'")
     assert "differs from the event" in ledger.verify("note", "a")
     assert "has changed since it was written" in ledger.verify("note", "b")
     assert ledger.verify("note", "c") == ""
@@ -143,11 +140,11 @@ def test_a_lease_has_one_holder_and_ends_by_itself(ledger: Ledger) -> None:
     assert not ledger.lease("governor", "one", 60)
 
 
-def test_a_writer_killed_in_a_transaction_leaves_whole_events_only(tmp_path: Path) -> None:
+def test_a_writer_killed_in_a_transaction_leaves_whole_events_only(ledger_url: str) -> None:
     code = f"""
 import os, signal
 from flyball.stores.metadata import Ledger
-ledger = Ledger.open("sqlite:///{tmp_path}/ledger.db")
+ledger = Ledger.open({ledger_url!r})
 for n in range(10):
     with ledger.transaction() as tx:
         tx.append("note.made", str(n), actor="x", sets=[("note", f"{{n}}-{{i}}", {{}}) for i in range(5)])
@@ -156,14 +153,16 @@ for n in range(10):
 """
     done = subprocess.run([sys.executable, "-c", code], check=False)
     assert done.returncode == -signal.SIGKILL
-    ledger = Ledger.open(f"sqlite:///{tmp_path}/ledger.db")
-    assert len(ledger.events()) == 7
-    assert len(ledger.keys("note")) == 35
+    ledger = Ledger.open(ledger_url)
+    note(ledger, "next", {})  # its locks went with it
+    assert len(ledger.events(subject="7")) == 0
+    assert len(ledger.events()) == 8
+    assert len(ledger.keys("note")) == 36
     ledger.close()
 
 
-def test_two_processes_that_open_a_new_ledger_at_once_both_succeed(tmp_path: Path) -> None:
-    code = f"from flyball.stores.metadata import Ledger; Ledger.open('sqlite:///{tmp_path}/new/ledger.db')"
+def test_two_processes_that_open_a_new_ledger_at_once_both_succeed(ledger_url: str) -> None:
+    code = f"from flyball.stores.metadata import Ledger; Ledger.open({ledger_url!r}).close()"
     both = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
 
@@ -181,3 +180,75 @@ def test_a_broken_or_newer_ledger_is_a_clear_error(tmp_path: Path) -> None:
         Ledger.open(f"sqlite:///{tmp_path}/new.db")
     with pytest.raises(Invalid, match="is not a metadata URL"):
         Ledger.open("nonsense")
+
+
+def test_prefixes_are_taken_letter_for_letter(ledger: Ledger) -> None:
+    for key in ("delays@1", "Delays@9", "delays_x@7", "delays%@8", "delays@@3", "é@2"):
+        note(ledger, key, {"key": key})
+    assert [one["key"] for one in ledger.ls("note", dict, "delays@")] == ["delays@1", "delays@@3"]
+    assert [one["key"] for one in ledger.ls("note", dict, "D")] == ["Delays@9"]
+    assert [one["key"] for one in ledger.ls("note", dict, "delays_")] == ["delays_x@7"]
+    assert [event.subject for event in ledger.events(subject="é")] == ["é@2"]
+    with ledger.transaction() as tx:
+        assert tx.next_number("note", "Delays") == 10
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.text("aA@_%é\ud7ff\ue000\U0010ffff", max_size=4), max_size=8),
+    st.text("aA\U0010ffff%é", max_size=3),
+)
+def test_a_prefix_finds_what_python_says_begins_with_it(ledger: Ledger, keys: list[str], prefix: str) -> None:
+    with ledger.writing() as connection:
+        connection.execute(RECORDS.delete())
+    for key in keys:
+        note(ledger, key, {"key": key})
+    assert {one["key"] for one in ledger.ls("note", dict, prefix)} == {
+        k for k in keys if k.startswith(prefix)
+    }
+
+
+def test_a_name_too_long_or_with_a_nul_leaves_nothing(ledger: Ledger, ledger_url: str) -> None:
+    if ledger_url.startswith("sqlite"):
+        pytest.skip("SQLite keeps any text")
+    for subject in ("x" * 301, "a\0b"):
+        with pytest.raises(Invalid, match="can't hold that text"):
+            note(ledger, subject, {})
+    assert ledger.events() == []
+
+
+def test_a_reader_sees_one_snapshot_while_others_write(ledger: Ledger) -> None:
+    note(ledger, "a", {})
+    with ledger.reading() as connection:
+        count = sa.select(sa.func.count()).select_from(EVENTS)
+        assert connection.execute(count).scalar() == 1
+        note(ledger, "b", {})
+        assert connection.execute(count).scalar() == 1
+    assert len(ledger.events()) == 2
+
+
+def test_writers_of_one_name_are_serialised(ledger: Ledger) -> None:
+    note(ledger, "run", {"n": 0})
+    where = sa.and_(RECORDS.c.noun == "note", RECORDS.c.key == "run")
+
+    def write() -> None:
+        for _ in range(20):
+            with ledger.writing(alone="run_1") as connection:
+                seen = int(connection.execute(sa.select(RECORDS.c.set_seq).where(where)).scalar_one())
+                connection.execute(RECORDS.update().where(where).values(set_seq=seen + 1))
+
+    before = 1
+    with ledger.writing() as connection:
+        connection.execute(RECORDS.update().where(where).values(set_seq=before))
+    threads = [threading.Thread(target=write) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with ledger.reading() as connection:
+        assert connection.execute(sa.select(RECORDS.c.set_seq).where(where)).scalar() == before + 60
+
+
+def test_an_unknown_engine_or_user_is_named() -> None:
+    with pytest.raises(Invalid, match="can't lie in mysql"):
+        Ledger.open("mysql://root@localhost/x")

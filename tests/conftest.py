@@ -1,0 +1,50 @@
+"""Fixtures of every suite: the metadata engines that a ledger runs on.
+
+``ledger_url`` (and ``ledger``) run a test once per engine, on an empty database;
+``FLYBALL_TEST_ENGINES=sqlite`` leaves the server out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from flyball.stores.metadata import Ledger
+    from tests.postgres import Postgres
+
+ENGINES = os.environ.get("FLYBALL_TEST_ENGINES", "sqlite,postgres").split(",")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real PostgreSQL, started once; ``postgres.new()`` is the URL of an empty schema."""
+    from tests.postgres import Postgres
+
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=ENGINES)
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a ledger that does not exist yet; the test runs once per engine."""
+    if request.param == "postgres":
+        server: Postgres = request.getfixturevalue("postgres")
+        return server.new()
+    return f"sqlite:///{tmp_path}/ledger.db"
+
+
+@pytest.fixture
+def ledger(ledger_url: str) -> Iterator[Ledger]:
+    """An empty ledger on each engine, whose clock stands at 2013-04-01."""
+    from flyball.core.clock import ManualClock
+    from flyball.stores.metadata import Ledger
+
+    opened = Ledger.open(ledger_url, ManualClock(datetime(2013, 4, 1, tzinfo=UTC)))
+    yield opened
+    opened.close()
