@@ -102,7 +102,7 @@ class Workspace:
     def blobs(self) -> Blobs:
         from flyball.stores.blobs import Blobs
 
-        return Blobs.open(self.blobs_url)
+        return Blobs.open(self.blobs_url, state=self.state)
 
     @cached_property
     def online(self) -> OnlineStore:
