@@ -1,20 +1,26 @@
 """``flyball.toml`` (or ``[tool.flyball]`` in pyproject.toml): where a project keeps its things, per profile.
 
-An unknown key is an error that names the nearest known one. Every value knows where it came from (:attr:`origins`).
+Later ones win: defaults, the file, its profile, the environment (``FLYBALL_SERVE__PORT=8081``), the command line
+(``--set serve.port=8081``). An unknown key is an error that names the nearest known one. Every value knows where it
+came from (:attr:`Resolved.origins`).
 """
 
 from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import msgspec
 
+from flyball.core.redaction import redacted
 from flyball.errors import Invalid, NotFound, nearest
 
 FILE = "flyball.toml"
+PREFIX = "FLYBALL_"
+COMMAND_LINE = "--set"
 
 
 class Project(msgspec.Struct, frozen=True):
@@ -69,6 +75,14 @@ class Config(msgspec.Struct, frozen=True):
     govern: Govern = Govern()
 
 
+class Setting(msgspec.Struct, frozen=True):
+    """One setting for people: its value without secrets, and what gave it."""
+
+    name: str
+    value: Any
+    origin: str
+
+
 class Resolved(msgspec.Struct, frozen=True):
     """A configuration, the folder it belongs to, its profile, and the origin of each value that is not a default."""
 
@@ -76,6 +90,14 @@ class Resolved(msgspec.Struct, frozen=True):
     root: Path
     profile: str
     origins: dict[str, str]
+
+    def items(self) -> list[Setting]:
+        """Every setting in the order of the classes above; passwords and tokens in the values are ``***``."""
+        return [
+            Setting(f"{table}.{key}", redacted(value, key), self.origins.get(f"{table}.{key}", "default"))
+            for table, values in msgspec.to_builtins(self.config).items()
+            for key, value in values.items()
+        ]
 
     def path(self, relative: str) -> Path:
         """A path of the project, made absolute."""
@@ -107,8 +129,13 @@ def find_root(start: Path | None = None) -> Path:
     raise NotFound(f"no {FILE} in {here} or above it", "flyball init makes a project here", folder=str(here))
 
 
-def load(root: Path | None = None, profile: str | None = None) -> Resolved:
-    """Read the project's configuration; ``profile`` (or ``FLYBALL_PROFILE``) lays its table over the rest."""
+def load(
+    root: Path | None = None, profile: str | None = None, given: Mapping[str, str] | None = None
+) -> Resolved:
+    """Read the project's configuration; ``profile`` (or ``FLYBALL_PROFILE``) lays its table over the rest.
+
+    The environment comes over that, and ``given`` (``{"serve.port": "8081"}``, of the command line) over all.
+    """
     root = find_root(root)
     profile = profile or os.environ.get("FLYBALL_PROFILE") or "local"
     file = root / FILE
@@ -119,36 +146,77 @@ def load(root: Path | None = None, profile: str | None = None) -> Resolved:
     profiles = raw.pop("profiles", {})
     if profile != "local" and profile not in profiles:
         raise Invalid(f"no profile {profile!r} in {FILE}", nearest(profile, ["local", *profiles]))
-    origins: dict[str, str] = {}
-    merged: dict[str, dict[str, Any]] = {}
-    for origin, part in ((FILE, raw), (f"{FILE} [profiles.{profile}]", profiles.get(profile, {}))):
-        _lay(merged, part, origin, origins)
-    try:
-        config = msgspec.convert(merged, Config)
-    except msgspec.ValidationError as error:
-        raise Invalid(
-            f"{FILE}: {error}", "flyball config show prints every setting with its default"
-        ) from error
-    return Resolved(config, root, profile, origins)
+    named = FILE if file.is_file() else "pyproject.toml [tool.flyball]"
+    values: dict[str, tuple[Any, str]] = {}  # name -> value, origin
+    for origin, part in ((named, raw), (f"{named} [profiles.{profile}]", profiles.get(profile, {}))):
+        _lay(values, part, origin)
+    for origin, said in ((PREFIX, _from_environment(os.environ)), (COMMAND_LINE, dict(given or {}))):
+        for name, text in said.items():
+            _lay_text(values, name, text, origin)
+    tables: dict[str, dict[str, Any]] = {}
+    for name, (value, _) in values.items():
+        table, _, key = name.partition(".")
+        tables.setdefault(table, {})[key] = value
+    config = msgspec.convert(tables, Config)
+    return Resolved(config, root, profile, {name: origin for name, (_, origin) in values.items()})
 
 
-def _lay(over: dict[str, dict[str, Any]], part: dict[str, Any], origin: str, origins: dict[str, str]) -> None:
-    tables = {field.name: field.type for field in msgspec.structs.fields(Config)}
+def _lay(over: dict[str, tuple[Any, str]], part: dict[str, Any], origin: str) -> None:
+    tables = list(_TABLES)
     for table, values in part.items():
-        if table not in tables:
-            raise Invalid(f"{origin} has an unknown table [{table}]", nearest(table, list(tables)), key=table)
+        if table not in _TABLES:
+            raise Invalid(f"{origin} has an unknown table [{table}]", nearest(table, tables), key=table)
         if not isinstance(values, dict):
             raise Invalid(
                 f"{origin}: {table} must be a table", f"write [{table}] and its keys below it", key=table
             )
-        known = [field.name for field in msgspec.structs.fields(tables[table])]
+        known = _TABLES[table]
         for key, value in values.items():
+            name = f"{table}.{key}"
             if key not in known:
-                raise Invalid(
-                    f"{origin} has an unknown key {table}.{key}", nearest(key, known), key=f"{table}.{key}"
-                )
-            over.setdefault(table, {})[key] = value
-            origins[f"{table}.{key}"] = origin
+                raise Invalid(f"{origin} has an unknown key {name}", nearest(key, list(known)), key=name)
+            over[name] = (_converted(name, value, known[key], origin, strict=True), origin)
+
+
+def _lay_text(over: dict[str, tuple[Any, str]], name: str, text: str, origin: str) -> None:
+    """A value that was given as text: ``8081``, ``true``, ``features.py,pipelines.py``."""
+    table, _, key = name.partition(".")
+    said = origin if origin == COMMAND_LINE else f"{PREFIX}{table}__{key}".upper()
+    kind = _TABLES.get(table, {}).get(key)
+    if kind is None:
+        known = [f"{one}.{inner}" for one, fields in _TABLES.items() for inner in fields]
+        raise Invalid(f"{said} names an unknown setting {name}", nearest(name, known), key=name)
+    value: Any = text
+    if get_origin(kind) is tuple:
+        value = [part.strip() for part in text.split(",") if part.strip()]
+    over[name] = (_converted(name, value, kind, said, strict=False), said)
+
+
+def _converted(name: str, value: Any, kind: Any, origin: str, *, strict: bool) -> Any:
+    try:
+        return msgspec.convert(value, kind, strict=strict)
+    except msgspec.ValidationError as error:
+        raise Invalid(
+            f"{origin}: {name}: {error}",
+            "flyball config show prints every setting with its default",
+            key=name,
+        ) from error
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """``FLYBALL_SERVE__PORT`` as ``serve.port``; variables without two underscores are something else."""
+    return {
+        name.removeprefix(PREFIX).lower().replace("__", ".", 1): text
+        for name, text in sorted(environment.items())
+        if name.startswith(PREFIX) and "__" in name.removeprefix(PREFIX)
+    }
+
+
+# table -> key -> type, as the classes above have them
+_TABLES = {
+    table.name: {field.name: field.type for field in msgspec.structs.fields(table.type)}
+    for table in msgspec.structs.fields(Config)
+}
 
 
 def _in_pyproject(folder: Path) -> dict[str, Any] | None:

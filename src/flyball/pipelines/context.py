@@ -13,6 +13,7 @@ import msgspec
 from flyball.core.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
+    from flyball.core.config import Resolved
     from flyball.stores.blobs import Blobs
     from flyball.stores.metadata import Ledger
 
@@ -39,6 +40,7 @@ class RunContext:
     blobs: Blobs
     root: Path
     actor: str
+    settings: Resolved | None = None
     clock: Clock = field(default_factory=SystemClock)
     because: str = ""
     on_step: Callable[[StepProgress], None] | None = None

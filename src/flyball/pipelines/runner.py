@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from flyball.core.records import Run
 from flyball.errors import FlyballError, Invalid, NotFound, nearest
 from flyball.pipelines.context import RunContext, enter, leave
@@ -20,8 +22,7 @@ from flyball.pipelines.journal import Journal, line_of
 from flyball.pipelines.results import Keys, StepResult, Values
 from flyball.pipelines.trace import Node, Output, Trace, describe, filled, handles_in, trace
 from flyball.track import runs as tracking
-from flyball.versions import code as versions_code
-from flyball.versions import environment as versions_environment
+from flyball.versions import Captured, capture
 
 
 def execute(pipeline: Pipeline[..., Any], params: Mapping[str, Any], context: RunContext) -> Run:
@@ -32,17 +33,16 @@ def execute(pipeline: Pipeline[..., Any], params: Mapping[str, Any], context: Ru
     """
     values = pipeline.bind(params)
     drawn = _draw(pipeline, values, context)
-    code, environment = _capture(context)
+    captured = _capture(context, values)
     run = tracking.open_run(
         context.ledger,
         pipeline.name,
         params=values,
-        code=code,
-        environment=environment,
         actor=context.actor,
         because=context.because,
+        **msgspec.structs.asdict(captured),
     )
-    return _Execution(pipeline, drawn, replace(context, run_id=run.id), run, environment).carry_out()
+    return _Execution(pipeline, drawn, replace(context, run_id=run.id), run, captured.environment).carry_out()
 
 
 def resume(run_id: str, pipelines: Mapping[str, Pipeline[..., Any]], context: RunContext) -> Run:
@@ -57,9 +57,9 @@ def resume(run_id: str, pipelines: Mapping[str, Pipeline[..., Any]], context: Ru
     known = pipeline.parameters
     values = pipeline.bind({name: value for name, value in before.params.items() if name in known})
     drawn = _draw(pipeline, values, context)
-    code, environment = _capture(context)
-    run = tracking.reopen(context.ledger, run_id, code=code, environment=environment, actor=context.actor)
-    return _Execution(pipeline, drawn, replace(context, run_id=run_id), run, environment).carry_out()
+    captured = _capture(context, values)
+    run = tracking.reopen(context.ledger, run_id, actor=context.actor, **msgspec.structs.asdict(captured))
+    return _Execution(pipeline, drawn, replace(context, run_id=run_id), run, captured.environment).carry_out()
 
 
 def _draw(pipeline: Pipeline[..., Any], values: Mapping[str, Any], context: RunContext) -> Trace:
@@ -76,9 +76,8 @@ def _draw(pipeline: Pipeline[..., Any], values: Mapping[str, Any], context: RunC
         ) from error
 
 
-def _capture(context: RunContext) -> tuple[str, str]:
-    code = versions_code.capture(context.root, context.blobs, context.ledger)
-    return code.digest, versions_environment.capture(context.ledger).digest
+def _capture(context: RunContext, values: Mapping[str, Any]) -> Captured:
+    return capture(context.root, context.blobs, context.ledger, settings=context.settings, params=values)
 
 
 class _Execution:

@@ -75,6 +75,7 @@ def context_of(ws: Workspace, because: str, actor: str = "") -> RunContext:
         ledger=ws.ledger,
         blobs=ws.blobs,
         root=ws.root,
+        settings=ws.settings,
         actor=actor or ws.actor,
         clock=ws.clock,
         because=because,

@@ -59,13 +59,8 @@ class Made(msgspec.Struct, frozen=True):
 
 @verb("config show", reads=True)
 def config_show(*, ws: Workspace = CURRENT) -> list[dict[str, Any]]:
-    """Show every setting, its value, and where the value comes from."""
-    rows = []
-    for table, values in msgspec.to_builtins(ws.config).items():
-        for key, value in values.items():
-            name = f"{table}.{key}"
-            rows.append({"setting": name, "value": value, "origin": ws.settings.origins.get(name, "default")})
-    return rows
+    """Show every setting, its value (no secrets), and what gave it: a default, a file, the environment, --set."""
+    return [{"setting": one.name, "value": one.value, "origin": one.origin} for one in ws.settings.items()]
 
 
 @verb("status", reads=True)

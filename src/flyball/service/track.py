@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+import msgspec
+
 from flyball.service.workspace import Workspace
 from flyball.track import runs
 from flyball.track.runs import ActiveRun, current, log_metric, log_param
@@ -20,7 +22,7 @@ def start(
 
     ``with fb.track.start("notebook", {"trees": 10}): fb.track.log_metric("auc", 0.77)``
     """
-    from flyball.versions import code, environment
+    from flyball.versions import capture
 
     ws = ws or Workspace.current()
     return runs.start(
@@ -28,6 +30,7 @@ def start(
         name,
         actor=ws.actor,
         params=dict(params or {}),
-        code=code.capture(ws.root, ws.blobs, ws.ledger).digest,
-        environment=environment.capture(ws.ledger).digest,
+        **msgspec.structs.asdict(
+            capture(ws.root, ws.blobs, ws.ledger, settings=ws.settings, params=params or {})
+        ),
     )

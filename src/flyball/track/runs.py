@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
@@ -116,8 +116,13 @@ def open_run(
     actor: str,
     because: str = "",
     at: datetime | None = None,
+    configuration: str = "",
+    hardware: str = "",
+    seeds: Mapping[str, Any] | None = None,
+    command: Sequence[str] = (),
+    cwd: str = "",
 ) -> ActiveRun:
-    """Write a new running run; the caller ends it."""
+    """Write a new running run; the caller ends it. ``command`` and ``cwd`` say how a script was started."""
     with ledger.transaction() as tx:
         started = at or tx.now()
         run = Run(
@@ -132,17 +137,33 @@ def open_run(
             because=because,
             pid=os.getpid(),
             process=process_name(),
+            configuration=configuration,
+            hardware=hardware,
+            seeds=dict(seeds or {}),
+            command=tuple(command),
+            cwd=cwd,
         )
-        edges = [
-            Edge(run.id, digest, role)
-            for role, digest in (("code", code), ("environment", environment))
-            if digest
-        ]
+        edges = _made_of(run)
         tx.append("run.started", run.id, actor=actor, at=at, sets=[("run", run.id, run)], edges=edges)
     return ActiveRun(ledger, run.id)
 
 
-def reopen(ledger: Ledger, run_id: str, *, code: str, environment: str, actor: str) -> ActiveRun:
+def _made_of(run: Run) -> list[Edge]:
+    named = ("code", "environment", "configuration", "hardware")
+    return [Edge(run.id, getattr(run, role), role) for role in named if getattr(run, role)]
+
+
+def reopen(
+    ledger: Ledger,
+    run_id: str,
+    *,
+    code: str,
+    environment: str,
+    actor: str,
+    configuration: str = "",
+    hardware: str = "",
+    seeds: Mapping[str, Any] | None = None,
+) -> ActiveRun:
     """Go on with a run that failed or whose process died, under the same id.
 
     One that is done is :class:`Invalid`; one that still runs is :class:`Conflict`.
@@ -165,13 +186,11 @@ def reopen(ledger: Ledger, run_id: str, *, code: str, environment: str, actor: s
             environment=environment,
             pid=os.getpid(),
             process=process_name(),
+            configuration=configuration or run.configuration,
+            hardware=hardware or run.hardware,
+            seeds=dict(seeds) if seeds is not None else run.seeds,
         )
-        edges = [
-            Edge(run_id, digest, role)
-            for role, digest in (("code", code), ("environment", environment))
-            if digest
-        ]
-        tx.append("run.resumed", run_id, actor=actor, sets=[("run", run_id, again)], edges=edges)
+        tx.append("run.resumed", run_id, actor=actor, sets=[("run", run_id, again)], edges=_made_of(again))
     return ActiveRun(ledger, run_id)
 
 
@@ -195,6 +214,7 @@ def start(
     code: str = "",
     environment: str = "",
     because: str = "",
+    **made_of: Any,
 ) -> Iterator[ActiveRun]:
     """Record a block of plain code as a run: done when it ends, failed (or refused) when it raises."""
     run = open_run(
@@ -205,6 +225,7 @@ def start(
         environment=environment,
         actor=actor,
         because=because,
+        **made_of,
     )
     with entered(run):
         try:

@@ -26,11 +26,16 @@ def capture(root: Path, blobs: Blobs, ledger: Ledger) -> Code:
 
     The patch and the untracked sources are bounded (8 MiB; 1 MiB a file): what is left out still changes the digest.
     """
-    code = _from_git(root, blobs) or _from_sources(root, blobs)
+    code = look(root, blobs)
     if ledger.find("code", code.digest, Code) is None:
         with ledger.transaction() as tx:
             tx.append("code.captured", code.digest, actor="flyball", sets=[("code", code.digest, code)])
     return code
+
+
+def look(root: Path, blobs: Blobs) -> Code:
+    """The same, without writing the record."""
+    return _from_git(root, blobs) or _from_sources(root, blobs)
 
 
 def _from_git(root: Path, blobs: Blobs) -> Code | None:
