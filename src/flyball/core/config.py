@@ -65,6 +65,13 @@ class Govern(msgspec.Struct, frozen=True):
     policy: str = "policy.toml"
 
 
+class Models(msgspec.Struct, frozen=True):
+    """Whose Ed25519 signatures count (public keys, base64; none named: those of the ledger), and whether one is needed."""
+
+    trusted: tuple[str, ...] = ()
+    require_signature: bool = False
+
+
 class Config(msgspec.Struct, frozen=True):
     """The whole of it, resolved."""
 
@@ -73,6 +80,7 @@ class Config(msgspec.Struct, frozen=True):
     serve: Serve = Serve()
     console: Console = Console()
     govern: Govern = Govern()
+    models: Models = Models()
 
 
 class Setting(msgspec.Struct, frozen=True):

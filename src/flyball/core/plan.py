@@ -13,6 +13,14 @@ from flyball.core.records import Route, Signature
 from flyball.errors import Invalid
 
 
+class Signed(msgspec.Struct, frozen=True, kw_only=True):
+    """Someone's Ed25519 signature of a model version, to be checked before it is loaded."""
+
+    statement: str  # the text that was signed: ref, digests, format, inputs and outputs
+    signature: str  # base64
+    public: str  # base64
+
+
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker needs of a model version."""
 
@@ -20,6 +28,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     artifact: str  # digest of the bytes to load
     format: str  # "onnx" or "pickle"
     signature: Signature
+    signed: Signed | None = None
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +54,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     online: str = ""
     clock: str = "system"
     max_body_bytes: int = 16 * 1024 * 1024
+    trusted_keys: tuple[str, ...] = ()  # public keys, base64, whose signatures count
+    require_signature: bool = False
 
 
 _decoder = msgspec.json.Decoder(Plan)

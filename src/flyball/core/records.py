@@ -108,7 +108,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     pipeline: str
     started: datetime
-    status: Literal["running", "done", "failed", "refused"]
+    status: Literal["running", "done", "failed", "refused", "scheduled", "killed"]
     params: dict[str, Any]
     code: str  # digest
     environment: str  # digest
@@ -127,6 +127,24 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     seeds: dict[str, Any] = {}  # name -> seed, or the state that a generator was in when the run began
     command: tuple[str, ...] = ()  # of a script: how it was started
     cwd: str = ""  # of a script: where, from the project's folder
+    name: str = ""
+    experiment: str = "0"  # id
+    parent: str = ""  # the run it was started inside of
+    deleted: datetime | None = None
+    counts: dict[str, int] = {}  # params, metrics, tags, points: of all there are, when it ended
+    seal: str = ""  # digest of its rows outside the ledger (facts, heads of histories, artifacts), when it ended
+
+
+class Experiment(msgspec.Struct, frozen=True, kw_only=True):
+    """Runs that are looked at together; every run is in one, in "0" (Default) when nothing else is said."""
+
+    id: str
+    name: str
+    created: datetime
+    updated: datetime
+    lifecycle: Literal["active", "deleted"] = "active"
+    tags: dict[str, str] = {}
+    artifact_location: str = ""
 
 
 class Field(msgspec.Struct, frozen=True):
@@ -157,6 +175,7 @@ class RegisteredModel(msgspec.Struct, frozen=True, kw_only=True):
     created: datetime
     updated: datetime
     former: tuple[str, ...] = ()  # names it had before; they go on finding it
+    last: int = 0  # the highest number a version was given; none is given twice
     description: str = ""
     tags: dict[str, str] = {}
     roles: tuple[str, ...] = ()  # all of these approve a version before a protected alias may point at it
@@ -226,6 +245,7 @@ class ModelSignature(msgspec.Struct, frozen=True, kw_only=True):
     model: str  # ref
     key_id: str
     public: str  # the public key, base64
+    statement: str  # the text that was signed
     signature: str  # base64, of the statement
     by: str
     at: datetime

@@ -104,7 +104,7 @@ def _reroute(
     with ledger.transaction() as tx:
         now = traffic.expect(tx, endpoint, decision.arguments["generation"])
         route = next_route(now)
-        sets = traffic.changes(tx, route, at=at)
+        sets = traffic.changes(tx, route, at=at, going_back=decision.action == "rollback")
         generation = sets[0][2].generation
         done = msgspec.structs.replace(decision, state="done", outcome={"generation": generation})
         tx.append(

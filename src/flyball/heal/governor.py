@@ -18,12 +18,13 @@ import msgspec
 
 from flyball.core.events import Event
 from flyball.core.records import Alias, Decision, Incident, ModelVersion, Report, Route
-from flyball.heal import acts, traffic
+from flyball.heal import acts, consent, traffic
 from flyball.heal.canary import Trial, Verdict
 from flyball.heal.causes import Diagnosis
 from flyball.heal.incidents import close_incident, open_incident, open_of
 from flyball.heal.policy import Policy
 from flyball.heal.watch import Watch
+from flyball.models.refs import kin_of, resolve
 from flyball.monitor.drift import Baseline
 from flyball.monitor.windows import DayStats
 from flyball.stores.metadata import Ledger
@@ -115,10 +116,14 @@ class Governor:
         if verdict.kind == "harm":
             name = route.candidate.model
             because = f"{name}: {verdict.because}"
+            consent.close(self.ledger, name, "it was sent away", at=now, actor=acts.GOVERNOR)
             if self._decide("rollback", route.endpoint, arguments, because, verdict.evidence, now):
                 open_then_close(self.ledger, "bad_release", name, verdict.because, verdict.evidence, now)
+        elif verdict.kind == "safe" and (roles := consent.wanting(self.ledger, route.candidate.model)):
+            self._wait(route, route.candidate.model, roles, verdict, now)
         elif verdict.kind == "safe":
             name = route.candidate.model
+            consent.close(self.ledger, name, "approved", at=now, actor=acts.GOVERNOR)
             self._decide(
                 "promote", route.endpoint, arguments, f"{name}: {verdict.because}", verdict.evidence, now
             )
@@ -137,6 +142,16 @@ class Governor:
                 evidence=verdict.evidence,
             )
 
+    def _wait(self, route: Route, ref: str, roles: tuple[str, ...], verdict: Verdict, now: datetime) -> None:
+        """The evidence is in and people are not: that is said once, and the candidate keeps its share."""
+        if consent.is_said(self.ledger, ref):
+            return
+        because = f"{ref}: {verdict.because}; not approved by {', '.join(roles)}"
+        evidence = {**verdict.evidence, "missing": list(roles)}
+        arguments = {"model": ref, "generation": route.generation}
+        self._decide("hold", route.endpoint, arguments, because, evidence, now)
+        consent.say(self.ledger, ref, because, at=now, actor=acts.GOVERNOR, evidence=evidence)
+
     def _let_in_at(self, route: Route) -> datetime:
         """When this candidate first entered the route: ramping does not begin its trial anew."""
         assert route.candidate is not None
@@ -153,11 +168,11 @@ class Governor:
 
     def _let_in(self, route: Route, now: datetime) -> None:
         """Start the canary of a challenger that passed its gate and was never let in."""
-        model = route.champion.rpartition("@")[0]
-        alias = self.ledger.find("alias", f"{model}@challenger", Alias)
+        family = kin_of(self.ledger, route.champion)
+        alias = self.ledger.find("alias", f"{family}@challenger", Alias)
         if alias is None:
             return
-        version = self.ledger.get("model", f"{model}@{alias.number}", ModelVersion)
+        version = resolve(self.ledger, f"{family}@{alias.number}")
         if version.ref == route.champion or version.gate is None or self._was_let_in(version.ref):
             return
         gate = self.ledger.get("report", version.gate, Report)

@@ -15,6 +15,8 @@ from typing import Any
 from flyball.core import plan as plans
 from flyball.core.records import Alias, Arm, EndpointSettings, ModelVersion, Route
 from flyball.errors import Conflict, Invalid, NotFound, nearest
+from flyball.models import approvals, trust
+from flyball.models.signing import Trust
 from flyball.stores.metadata import Ledger, Transaction
 
 Change = tuple[str, str, Any]
@@ -50,8 +52,11 @@ def with_candidate(route: Route, model: str, share: float, *, at: datetime, beca
     )
 
 
-def changes(tx: Transaction, route: Route, *, at: datetime) -> list[Change]:
-    """What a new route sets in the ledger: the route at the next generation, and the aliases it means."""
+def changes(tx: Transaction, route: Route, *, at: datetime, going_back: bool = False) -> list[Change]:
+    """What a new route sets in the ledger: the route at the next generation, and the aliases it means.
+
+    :class:`Refused` when an alias it moves is protected and an approval is missing; ``going_back`` waits for none.
+    """
     generation = 1 + max((one.generation for one in tx.ls("route", Route)), default=0)
     numbered = Route(
         endpoint=route.endpoint,
@@ -63,25 +68,36 @@ def changes(tx: Transaction, route: Route, *, at: datetime) -> list[Change]:
         because=route.because,
     )
     sets: list[Change] = [("route", route.endpoint, numbered)]
-    sets += _alias(tx, route.champion, "champion", at, route.because)
+    sets += _alias(tx, route.champion, "champion", at, route.because, going_back)
     if route.candidate is not None:
-        sets += _alias(tx, route.candidate.model, "challenger", at, route.because)
+        sets += _alias(tx, route.candidate.model, "challenger", at, route.because, going_back)
     before = tx.find("route", route.endpoint, Route)
     if before is not None and before.candidate is not None and route.candidate is None:
-        name, _, number = before.candidate.model.rpartition("@")
-        now = tx.find("alias", f"{name}@challenger", Alias)
-        if now is not None and now.number == int(number):
-            sets.append(("alias", f"{name}@challenger", None))  # it is champion now, or it was sent away
+        family, number, _ = _known(tx, before.candidate.model)
+        now = tx.find("alias", f"{family}@challenger", Alias)
+        if now is not None and now.number == number:
+            sets.append(("alias", f"{family}@challenger", None))  # it is champion now, or it was sent away
     return sets
 
 
-def _alias(tx: Transaction, ref: str, alias: str, at: datetime, because: str) -> list[Change]:
-    name, _, number = ref.rpartition("@")
-    key = f"{name}@{alias}"
+def _alias(
+    tx: Transaction, ref: str, alias: str, at: datetime, because: str, going_back: bool
+) -> list[Change]:
+    family, number, version = _known(tx, ref)
+    key = f"{family}@{alias}"
     now = tx.find("alias", key, Alias)
-    if now is not None and now.number == int(number):
+    if now is not None and now.number == number:
         return []
-    return [("alias", key, Alias(model=name, alias=alias, number=int(number), set_at=at, because=because))]
+    if version is not None:
+        approvals.guard(tx, version, alias, going_back=going_back)
+    return [("alias", key, Alias(model=family, alias=alias, number=number, set_at=at, because=because))]
+
+
+def _known(tx: Transaction, ref: str) -> tuple[str, int, ModelVersion | None]:
+    """The family that the aliases of a version are keyed on, and its number."""
+    name, _, number = ref.rpartition("@")
+    version = tx.find("model", ref, ModelVersion)
+    return (version.kin if version is not None else name), int(number), version
 
 
 def route_of(ledger: Ledger, endpoint: str) -> Route:
@@ -108,21 +124,30 @@ def expect(tx: Transaction, endpoint: str, generation: int) -> Route:
 
 
 def plan_of(
-    ledger: Ledger, *, blobs: str, online: str, clock: str = "system", max_body_bytes: int = 16 * 1024 * 1024
+    ledger: Ledger,
+    *,
+    blobs: str,
+    online: str,
+    clock: str = "system",
+    max_body_bytes: int = 16 * 1024 * 1024,
+    whom: Trust | None = None,
 ) -> plans.Plan:
-    """The plan that the ledger's routes mean now."""
+    """The plan that the ledger's routes mean now; ``whom`` says whose signatures count, and whether one is needed."""
     routes = ledger.ls("route", Route)
+    whom = whom if whom is not None else trust.trust_of(ledger)
     return plans.Plan(
         generation=max((route.generation for route in routes), default=0),
-        endpoints={route.endpoint: _endpoint(ledger, route) for route in routes},
+        endpoints={route.endpoint: _endpoint(ledger, route, whom) for route in routes},
         blobs=blobs,
         online=online,
         clock=clock,
         max_body_bytes=max_body_bytes,
+        trusted_keys=tuple(sorted(whom.keys)),
+        require_signature=whom.required,
     )
 
 
-def _endpoint(ledger: Ledger, route: Route) -> plans.Endpoint:
+def _endpoint(ledger: Ledger, route: Route, whom: Trust) -> plans.Endpoint:
     settings = ledger.find("endpoint", route.endpoint, EndpointSettings) or EndpointSettings(
         name=route.endpoint, model=route.champion.rpartition("@")[0]
     )
@@ -134,7 +159,11 @@ def _endpoint(ledger: Ledger, route: Route) -> plans.Endpoint:
         route=route,
         models={
             ref: plans.ServedModel(
-                ref=ref, artifact=version.artifact, format=version.format, signature=version.signature
+                ref=ref,
+                artifact=version.artifact,
+                format=version.format,
+                signature=version.signature,
+                signed=_signed(ledger, version, whom),
             )
             for ref, version in versions.items()
         },
@@ -143,6 +172,15 @@ def _endpoint(ledger: Ledger, route: Route) -> plans.Endpoint:
         deadline_ms=settings.deadline_ms,
         candidate_share=settings.candidate_share,
     )
+
+
+def _signed(ledger: Ledger, version: ModelVersion, whom: Trust) -> plans.Signed | None:
+    """The signature that goes with a version. A wrong one goes along as well: the worker refuses it, and says so."""
+    found = [one for one in trust.signatures_of(ledger, version) if one.public in whom.keys]
+    if not found:
+        return None
+    first = found[0]
+    return plans.Signed(statement=first.statement, signature=first.signature, public=first.public)
 
 
 def _features(

@@ -13,6 +13,8 @@ from flyball.models.export import INSTALL, open_session
 from flyball.models.refs import resolve
 from flyball.models.scoring import score
 from flyball.models.signature import Sample, as_array, rows_for
+from flyball.models.signing import Trust
+from flyball.models.trust import check as check_signature
 from flyball.stores.blobs import Blobs
 from flyball.stores.metadata import Ledger
 
@@ -43,12 +45,14 @@ class Predictor:
         return np.asarray(answer, dtype=np.float64).reshape(-1)
 
 
-def load(ledger: Ledger, blobs: Blobs, ref: str) -> Predictor:
+def load(ledger: Ledger, blobs: Blobs, ref: str, *, trust: Trust | None = None) -> Predictor:
     """The predictor that ``delays@champion`` (or ``delays@7``) names: the native model where there is one, else ONNX.
 
-    Changed bytes are refused before they are unpickled.
+    Changed bytes, and a signature that is wrong (or wanting where ``trust`` requires one), are refused before they are
+    unpickled.
     """
     version = resolve(ledger, ref)
+    check_signature(ledger, version, trust)
     if version.native is None and version.format == "onnx":
         return Predictor(version, session=open_session(blobs.get(version.artifact)))
     data = blobs.get(version.native or version.artifact)

@@ -1,11 +1,14 @@
-"""What a ref such as ``delays@champion`` means: versions, aliases and how they came to point where they do."""
+"""What a ref such as ``delays@champion`` means: models by any name they have had, versions, aliases, stages."""
 
 from __future__ import annotations
 
 from flyball.core.events import Event
-from flyball.core.records import Alias, ModelVersion
+from flyball.core.records import Alias, ModelVersion, RegisteredModel
 from flyball.errors import NotFound, nearest
-from flyball.stores.metadata import Ledger
+from flyball.stores.metadata import Ledger, Transaction
+
+Reader = Ledger | Transaction  # both find and list
+STAGES = ("None", "Staging", "Production", "Archived")  # MLflow's; a ref may name one as if it were an alias
 
 
 def lineage_name(ref: str) -> str:
@@ -13,35 +16,144 @@ def lineage_name(ref: str) -> str:
     return f"model:{ref}"
 
 
+def family_of(reader: Reader, name: str) -> str:
+    """The first name of the model that is, or once was, called ``name``: what its aliases are keyed on."""
+    return reader.find("model_name", name, str) or name
+
+
+def kin_of(reader: Reader, ref: str) -> str:
+    """The family of a version by its ref, known or not."""
+    version = reader.find("model", ref, ModelVersion)
+    return version.kin if version is not None else ref.rpartition("@")[0]
+
+
+def find_model(reader: Reader, name: str) -> RegisteredModel | None:
+    """The model that is, or once was, called ``name``, deleted or not; ``None`` when there never was one."""
+    family = family_of(reader, name)
+    found = reader.find("registered_model", family, RegisteredModel)
+    if found is not None:
+        return found
+    older = [one for one in reader.ls("model", ModelVersion, f"{family}@") if one.kin == family]
+    if not older:
+        return None
+    first, last = older[0], older[-1]  # registered before models had records of their own
+    number = max(one.number for one in older)
+    return RegisteredModel(
+        name=family, family=family, created=first.created, updated=last.created, last=number
+    )
+
+
+def get_model(reader: Reader, name: str) -> RegisteredModel:
+    """The model by any name it has had; :class:`NotFound` names those there are."""
+    found = find_model(reader, name)
+    if found is None:
+        raise NotFound(f"no model {name!r}", nearest(name, [one.name for one in models(reader)]), ref=name)
+    if found.deleted:
+        raise NotFound(
+            f"the model {found.name!r} was deleted", "flyball models ls --deleted still shows it", ref=name
+        )
+    return found
+
+
+def models(reader: Reader, *, deleted: bool = False) -> list[RegisteredModel]:
+    """All models in the order they were made; deleted ones only when asked for."""
+    found = {one.family: one for one in reader.ls("registered_model", RegisteredModel)}
+    for version in reader.ls("model", ModelVersion):
+        if version.kin not in found and (older := find_model(reader, version.kin)) is not None:
+            found[version.kin] = older
+    ordered = sorted(found.values(), key=lambda one: one.created)
+    return [one for one in ordered if deleted or not one.deleted]
+
+
 def history(ledger: Ledger, model: str, alias: str) -> list[Event]:
-    """Every time an alias was set, oldest first: who, when, why (``body``: number, before, because)."""
-    key = f"{model}@{alias}"
+    """Every time an alias was set by name, oldest first: who, when, why (``body``: number, before, because).
+
+    Deployments move aliases too: :func:`flyball.models.timeline.changes` has them all.
+    """
+    key = f"{family_of(ledger, model)}@{alias}"
     return [event for event in ledger.events(kind="alias.set", subject=key) if event.subject == key]
 
 
-def versions(ledger: Ledger, model: str) -> list[ModelVersion]:
-    """All versions of a model, oldest first."""
-    return ledger.ls("model", ModelVersion, f"{model}@")
+def versions(reader: Reader, model: str, *, deleted: bool = False) -> list[ModelVersion]:
+    """All versions of a model by number; deleted ones only when asked for."""
+    family = family_of(reader, model)
+    record = reader.find("registered_model", family, RegisteredModel)
+    names = [family] if record is None else dict.fromkeys([family, *record.former, record.name])
+    found = [
+        one
+        for name in names
+        for one in reader.ls("model", ModelVersion, f"{name}@")
+        if one.kin == family and one.name == name and (deleted or not one.deleted)
+    ]
+    return sorted(found, key=lambda one: one.number)
 
 
-def aliases_of(ledger: Ledger, model: str) -> dict[str, int]:
+def aliases_of(reader: Reader, model: str) -> dict[str, int]:
     """Where each alias points now."""
-    return {one.alias: one.number for one in ledger.ls("alias", Alias, f"{model}@")}
+    family = family_of(reader, model)
+    return {one.alias: one.number for one in reader.ls("alias", Alias, f"{family}@") if one.model == family}
 
 
-def resolve(ledger: Ledger, ref: str) -> ModelVersion:
-    """The version that ``delays@champion``, ``delays@7`` or ``delays`` (the newest) names now."""
-    name, _, wanted = ref.partition("@")
-    known = versions(ledger, name)
-    if not known:
-        names = sorted({key.partition("@")[0] for key in ledger.keys("model")})
-        raise NotFound(f"no model {name!r}", nearest(name, names), ref=ref)
+def find_version(reader: Reader, model: RegisteredModel, number: int) -> ModelVersion | None:
+    """One version by number, deleted or not."""
+    for name in dict.fromkeys([model.name, *model.former, model.family]):
+        found = reader.find("model", f"{name}@{number}", ModelVersion)
+        if found is not None and found.kin == model.family:
+            return found
+    return None
+
+
+def resolve(reader: Reader, ref: str, *, deleted: bool = False) -> ModelVersion:
+    """The version that ``delays@champion``, ``delays@7``, ``delays@production`` or ``delays`` (the newest) names now.
+
+    An alias wins over a stage of the same name. A deleted version is found only when ``deleted`` ones are asked for.
+    """
+    name, wanted = split(reader, ref)
+    model = find_model(reader, name) if deleted else get_model(reader, name)
+    if model is None:
+        raise NotFound(f"no model {name!r}", nearest(name, [one.name for one in models(reader)]), ref=ref)
+    found = _version(reader, model, wanted, deleted)
+    if found is None:
+        raise _not_found(reader, model, ref, wanted)
+    if found.deleted and not deleted:
+        raise NotFound(f"{ref} was deleted", f"flyball explain {found.ref} still knows it", ref=ref)
+    return found
+
+
+def split(reader: Reader, ref: str) -> tuple[str, str]:
+    """Name and what is wanted of it: a name that holds an ``@`` itself is found by its whole."""
+    name, mark, wanted = ref.rpartition("@")
+    if not mark:
+        return ref, ""
+    if find_model(reader, name) is None and find_model(reader, ref) is not None:
+        return ref, ""
+    return name, wanted
+
+
+def _version(reader: Reader, model: RegisteredModel, wanted: str, deleted: bool) -> ModelVersion | None:
     if wanted in ("", "latest"):
-        return known[-1]
-    pointing = aliases_of(ledger, name)
-    number = str(pointing.get(wanted, wanted))
-    for version in known:
-        if str(version.number) == number:
-            return version
-    hint = f"{name} has versions 1 to {known[-1].number} and aliases {', '.join(sorted(pointing)) or 'none'}"
-    raise NotFound(f"no model version {ref!r}", hint, ref=ref)
+        known = versions(reader, model.family, deleted=deleted)
+        return known[-1] if known else None
+    if wanted.isascii() and wanted.isdigit():
+        return find_version(reader, model, int(wanted))
+    alias = reader.find("alias", f"{model.family}@{wanted}", Alias)
+    if alias is not None:
+        return find_version(reader, model, alias.number)
+    stage = wanted.capitalize()
+    if stage not in STAGES[1:]:
+        return None
+    return next((one for one in reversed(versions(reader, model.family)) if one.stage == stage), None)
+
+
+def _not_found(reader: Reader, model: RegisteredModel, ref: str, wanted: str) -> NotFound:
+    known = versions(reader, model.family)
+    if not known:
+        return NotFound(f"{model.name} has no versions", "flyball models ls shows what there is", ref=ref)
+    numbers = [one.number for one in known]
+    told = (
+        f"versions {numbers[0]} to {numbers[-1]}"
+        if len(numbers) > 1 and numbers == list(range(numbers[0], numbers[-1] + 1))
+        else f"{'version' if len(numbers) == 1 else 'versions'} {', '.join(map(str, numbers))}"
+    )
+    aliases = ", ".join(sorted(aliases_of(reader, model.family))) or "none"
+    return NotFound(f"no model version {ref!r}", f"{model.name} has {told} and aliases {aliases}", ref=ref)

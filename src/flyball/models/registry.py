@@ -8,13 +8,24 @@ from typing import Any, Literal
 
 import msgspec
 
+from flyball.core.clock import EPOCH
 from flyball.core.events import Edge
 from flyball.core.hashing import is_digest
-from flyball.core.records import Alias, ModelVersion, Signature
-from flyball.errors import Conflict, Invalid
+from flyball.core.records import Alias, ModelVersion, RegisteredModel, Signature
+from flyball.errors import Conflict, Invalid, NotFound
+from flyball.models import approvals, catalogue
 from flyball.models.export import export
 from flyball.models.predictor import Predictor, load
-from flyball.models.refs import aliases_of, history, lineage_name, resolve, versions
+from flyball.models.refs import (
+    aliases_of,
+    family_of,
+    find_model,
+    history,
+    lineage_name,
+    models,
+    resolve,
+    versions,
+)
 from flyball.models.scoring import output_of, takes_nulls
 from flyball.models.signature import PREDICTION, Sample, infer, names_of
 from flyball.stores.blobs import Blobs
@@ -22,10 +33,14 @@ from flyball.stores.metadata import Ledger, Transaction
 
 __all__ = [
     "Predictor",
+    "add",
     "aliases_of",
+    "delete_alias",
+    "find_model",
     "history",
     "lineage_name",
     "load",
+    "models",
     "register",
     "resolve",
     "set_alias",
@@ -62,6 +77,8 @@ def register(
     metrics: Mapping[str, float] | None = None,
     tolerance: float = 1e-5,
     note: str = "",
+    description: str = "",
+    tags: Mapping[str, str] | None = None,
 ) -> ModelVersion:
     """Register a model under the next number, with its signature, proved export, lineage and aliases, in one commit.
 
@@ -79,45 +96,101 @@ def register(
     if signature is None:
         signature = _signature(model, sample, name)
     serving = _store(blobs, model, sample, format, tolerance)
+    draft = ModelVersion(
+        name=name,
+        number=0,
+        artifact=serving.artifact,
+        format=serving.format,
+        signature=signature,
+        created=EPOCH,
+        run=run,
+        native=serving.native,
+        training=dict(training or {}),
+        feature_service=feature_service,
+        gate=gate,
+        metrics=dict(metrics or {}),
+        export=serving.facts,
+        note=note,
+        description=description,
+        tags=dict(tags or {}),
+    )
+    return add(ledger, draft, actor=actor, aliases=aliases, once=once)
+
+
+def add(
+    ledger: Ledger,
+    draft: ModelVersion,
+    *,
+    actor: str,
+    aliases: Iterable[str] = (),
+    once: str | None = None,
+    edges: Iterable[Edge] = (),
+) -> ModelVersion:
+    """Enter a version whose bytes are stored already, under the next number of its model, in one commit.
+
+    The draft's number and time are given here. ``once`` names the act: done again, it gives the version it made before.
+    """
     with ledger.transaction() as tx:
         if once and (made := tx.find("registration", once, str)):
             return _found(tx, made)
-        version = ModelVersion(
-            name=name,
-            number=tx.next_number("model", name),
-            artifact=serving.artifact,
-            format=serving.format,
-            signature=signature,
-            created=tx.now(),
-            run=run,
-            native=serving.native,
-            training=dict(training or {}),
-            feature_service=feature_service,
-            gate=gate,
-            metrics=dict(metrics or {}),
-            export=serving.facts,
-            note=note,
+        at = tx.now()
+        model = _model_for(tx, draft.name)
+        model = msgspec.structs.replace(model, last=model.last + 1, updated=at)
+        version = msgspec.structs.replace(
+            draft, name=model.name, number=model.last, family=model.family, created=at, by=draft.by or actor
         )
-        sets: list[tuple[str, str, Any]] = [("model", version.ref, version)]
+        sets: list[tuple[str, str, Any]] = [
+            ("model", version.ref, version),
+            ("registered_model", model.family, model),
+        ]
         if once:
             sets.append(("registration", once, version.ref))
         tx.append(
-            "model.registered", version.ref, actor=actor, at=version.created, sets=sets, edges=_edges(version)
+            "model.registered",
+            version.ref,
+            actor=actor,
+            at=at,
+            sets=sets,
+            edges=[*_edges(version), *edges],
         )
         for alias in aliases:
             _point(tx, version, alias, because=f"registered with {version.ref}", actor=actor)
     return version
 
 
+def _model_for(tx: Transaction, name: str) -> RegisteredModel:
+    """The model that a new version of this name belongs to: made when there is none, back when it was deleted."""
+    before = find_model(tx, name)
+    if before is not None and not before.deleted:
+        return before
+    return catalogue.fresh(tx, name, before)
+
+
 def set_alias(ledger: Ledger, model: str, alias: str, number: int, *, because: str, actor: str) -> Alias:
-    """Point an alias at a version; who did it and why stays in :func:`history`. The same again changes nothing."""
+    """Point an alias at a version; who did it and why stays in :func:`history`. The same again changes nothing.
+
+    :class:`Refused` when the alias is protected and an approval is missing.
+    """
     _check_alias(alias)
-    version = resolve(ledger, f"{model}@{number}")
     with ledger.transaction() as tx:
-        now = tx.find("alias", f"{model}@{alias}", Alias)
+        version = resolve(tx, f"{model}@{number}")
+        now = tx.find("alias", f"{version.kin}@{alias}", Alias)
         if now is not None and now.number == number:
             return now
         return _point(tx, version, alias, because=because, actor=actor)
+
+
+def delete_alias(ledger: Ledger, model: str, alias: str, *, because: str, actor: str) -> Alias:
+    """Take an alias away; where it pointed stays in its history."""
+    with ledger.transaction() as tx:
+        key = f"{family_of(tx, model)}@{alias}"
+        before = tx.find("alias", key, Alias)
+        if before is None:
+            known = ", ".join(sorted(aliases_of(tx, model))) or "none"
+            raise NotFound(f"{model} has no alias {alias!r}", f"it has {known}", alias=alias)
+        body = {"number": None, "before": before.number, "because": because}
+        tx.append("alias.deleted", key, actor=actor, sets=[("alias", key, None)], body=body)
+    return before
 
 
 def _store(blobs: Blobs, model: Any, sample: Sample | None, wanted: Format, tolerance: float) -> _Serving:
@@ -171,10 +244,11 @@ def _edges(version: ModelVersion) -> list[Edge]:
 
 
 def _point(tx: Transaction, version: ModelVersion, alias: str, *, because: str, actor: str) -> Alias:
-    key = f"{version.name}@{alias}"
+    approvals.guard(tx, version, alias)
+    key = f"{version.kin}@{alias}"
     before = tx.find("alias", key, Alias)
     at = tx.now()
-    record = Alias(model=version.name, alias=alias, number=version.number, set_at=at, because=because)
+    record = Alias(model=version.kin, alias=alias, number=version.number, set_at=at, because=because)
     body = {"number": version.number, "before": before.number if before else None, "because": because}
     tx.append("alias.set", key, actor=actor, at=at, sets=[("alias", key, record)], body=body)
     return record

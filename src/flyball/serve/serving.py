@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from flyball.core.plan import Endpoint, Plan, ServedModel
 from flyball.errors import FlyballError, NotFound, Unavailable, nearest
+from flyball.models.signing import verify_served
 from flyball.serve.breaker import Breaker
 from flyball.serve.lookup import lookup_for
 from flyball.serve.metrics import Metrics
@@ -113,6 +114,7 @@ def load_plan(plan: Plan, before: Serving, metrics: Metrics) -> Serving:
 
 
 def _model(served: ServedModel, plan: Plan, in_memory: dict[tuple[str, str], LoadedModel]) -> LoadedModel:
+    verify_served(served, keys=plan.trusted_keys, required=plan.require_signature)
     key = (served.ref, served.artifact)
     found = in_memory.get(key)
     if found is None or found.signature != served.signature or found.format != served.format:

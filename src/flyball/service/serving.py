@@ -14,6 +14,7 @@ from flyball.service.workspace import Workspace
 
 if TYPE_CHECKING:
     from flyball.core.plan import Plan
+    from flyball.models.signing import Trust
 
 
 @verb("deploy")
@@ -31,13 +32,14 @@ def deploy(
     A candidate starts with ``share`` of the requests; the governor ramps it, promotes it or sends it back by evidence.
     """
     from flyball.heal import traffic
-    from flyball.models import registry
+    from flyball.models import registry, trust
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", endpoint):
         raise Invalid(
             f"{endpoint!r} can't name an endpoint", "use letters, digits, '-', '_' and '.'", field="endpoint"
         )
     version = registry.resolve(ws.ledger, model)
+    trust.check(ws.ledger, version, trust_in(ws))
     now = ws.clock.now()
     expected: int | None = None
     if canary:
@@ -70,7 +72,7 @@ def set_route(
     with ws.ledger.transaction() as tx:
         if expected is not None:
             traffic.expect(tx, route.endpoint, expected)
-        sets = traffic.changes(tx, route, at=ws.clock.now())
+        sets = traffic.changes(tx, route, at=ws.clock.now(), going_back=kind == "route.rolled_back")
         if version is not None and tx.find("endpoint", route.endpoint, EndpointSettings) is None:
             settings = EndpointSettings(
                 name=route.endpoint,
@@ -95,9 +97,18 @@ def publish_plan(ws: Workspace) -> None:
             online=ws.online_url,
             clock=ws.config.serve.clock,
             max_body_bytes=ws.config.serve.max_body_bytes,
+            whom=trust_in(ws),
         )
 
     traffic.put_in_force(build, ws.plan_path)
+
+
+def trust_in(ws: Workspace) -> Trust:
+    """Whose signatures of model versions count in this project."""
+    from flyball.models.trust import trust_of
+
+    settings = ws.config.models
+    return trust_of(ws.ledger, settings.trusted, required=settings.require_signature)
 
 
 @verb("promote")
