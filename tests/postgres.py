@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 
 _QUICK = (
-    "fsync=off", "synchronous_commit=off", "full_page_writes=off", "shared_buffers=64MB", "max_connections=120",
+    "fsync=off", "full_page_writes=off", "shared_buffers=64MB", "max_connections=120",
     "autovacuum=off", "max_wal_size=256MB", "unix_socket_directories=", "listen_addresses=127.0.0.1",
     "log_min_messages=fatal", "dynamic_shared_memory_type=mmap",
 )  # fmt: skip

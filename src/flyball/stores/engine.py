@@ -28,7 +28,7 @@ from flyball.errors import Conflict, FlyballError, Invalid, Refused, Unavailable
 
 _WRITES = "flyball_write"  # the execution option that a writer's connection carries: its lock's name, or True
 _LOCKS = 0x666C79  # the first half of PostgreSQL's advisory locks that are ours; the second half says which
-_LOCK_S = 10.0  # how long to wait for another writer
+_LOCK_S = 10.0  # how long to wait for another writer; ?lock_s= in the URL of a server says otherwise
 _ANSWER_S = 60.0  # how long one statement of a server may take; ?answer_s= in the URL says otherwise
 _IDLE_S = 600  # a writer whose machine froze in the middle of a transaction holds up the others no longer
 
@@ -202,6 +202,7 @@ def _sqlite(url: URL) -> Engine:
 def _postgres(url: URL) -> Engine:
     query = dict(url.query)
     answer_s = float(str(query.pop("answer_s", _ANSWER_S)))
+    lock_s = float(str(query.pop("lock_s", _LOCK_S)))
     url = url.set(drivername="postgresql+psycopg", query={**_BOUNDS, **query})
     try:
         engine = sa.create_engine(
@@ -215,7 +216,7 @@ def _postgres(url: URL) -> Engine:
     except ModuleNotFoundError as error:
         raise Unavailable("no driver for PostgreSQL", "pip install 'flyball[postgres]'") from error
     settings = {
-        "lock_timeout": int(_LOCK_S * 1000),
+        "lock_timeout": int(lock_s * 1000),
         "statement_timeout": int(answer_s * 1000),
         "idle_in_transaction_session_timeout": _IDLE_S * 1000,
     }

@@ -6,6 +6,7 @@ the client counts too.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -16,6 +17,11 @@ _GRACE_S = 5.0  # the server's own timeout comes first: it says more
 
 class _Bounded(psycopg.Connection[Any]):
     answer_s: float = 60.0
+
+    def __del__(self) -> None:
+        """A ledger that nobody closed goes with its engine, without psycopg's warning: its pool holds idle ones."""
+        with suppress(Exception):
+            self.pgconn.finish()
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """Wait for the server's answer; when none comes in time, the connection is given up."""
