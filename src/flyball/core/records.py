@@ -28,14 +28,34 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[FileEntry, ...]
     created: datetime
     made_by: str  # a run id, or who added it
-    parent: str | None = None  # the snapshot before it, by ref
+    parent: str | None = None  # what it was made from, by ref; by default the snapshot before it
     schema: dict[str, str] = {}
     rows: int | None = None
     statistics: dict[str, dict[str, Any]] = {}
+    parents: tuple[str, ...] = ()  # all of what it was made from, when there is more than one
+    source: dict[str, str] = {}  # where it was read: path, query and database, or frame
+    manifest: str = ""  # blob that says where its bytes lie; "" when each file is a blob of its own
+    file_count: int = 0  # ``files`` holds them all, or none when there are too many: the manifest has them
+    size_bytes: int = 0
+    forgotten: bool = False  # no name any more: a collection may take its bytes
 
     @property
     def ref(self) -> str:
         return f"{self.name}@{self.number}"
+
+
+class Tag(msgspec.Struct, frozen=True, kw_only=True):
+    """A name that points at a snapshot now, ``flights@clean``; its history is the events that set it."""
+
+    name: str
+    tag: str
+    number: int
+    set_at: datetime
+    because: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}@{self.tag}"
 
 
 class Checkout(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +80,17 @@ class Code(msgspec.Struct, frozen=True, kw_only=True):
     nested: tuple[Checkout, ...] = ()  # submodules
     editable: dict[str, Checkout] = {}  # installed packages that are a folder of sources
     left_out: tuple[str, ...] = ()  # what a bound kept out: then the code can't be rebuilt exactly
+
+
+class KeptCommit(msgspec.Struct, frozen=True, kw_only=True):
+    """The files of a git commit, as a pack: a run can be rebuilt when the commit is gone from its repository."""
+
+    commit: str
+    pack: str | None  # blob digest; with the packs of ``base`` it holds every object of the commit's tree
+    base: str | None = None  # a commit that was kept before, of which this one differs by little
+    depth: int = 0  # how many packs come before this one
+    size_bytes: int = 0
+    left_out: str = ""  # why there is no pack
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,7 +224,8 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     signature: Signature
     created: datetime
     run: str | None = None
-    native: str | None = None  # digest of the pickled native model, when the serving format is another
+    native: str | None = None  # digest of the native model, which is the artifact itself when it serves as it is
+    native_format: str = "pickle"  # of those bytes
     training: dict[str, str] = {}  # role -> digest or ref of the training data
     feature_service: str | None = None  # name@version
     gate: str | None = None  # id of the gate's report
@@ -204,6 +236,7 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     description: str = ""
     tags: dict[str, str] = {}
     params: dict[str, str] = {}
+    example: dict[str, Any] = {}  # one row that it was shown when it was registered
     stage: str = "None"  # as MLflow's: None, Staging, Production, Archived
     source: str = ""  # where a client of MLflow said it lay: runs:/…, models:/m-…, mlflow-artifacts:/…
     run_link: str = ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from flyball.pipelines.journal import Journal, line_of
 from flyball.pipelines.results import Keys, StepResult, Values
 from flyball.pipelines.trace import Node, Output, Trace, describe, filled, handles_in, trace
 from flyball.track import runs as tracking
-from flyball.versions import Captured, capture
+from flyball.versions import Captured, capture, capture_late
 
 
 def execute(pipeline: Pipeline[..., Any], params: Mapping[str, Any], context: RunContext) -> Run:
@@ -40,6 +40,7 @@ def execute(pipeline: Pipeline[..., Any], params: Mapping[str, Any], context: Ru
         params=values,
         actor=context.actor,
         because=context.because,
+        late_code=_late_code(context),
         **msgspec.structs.asdict(captured),
     )
     return _Execution(pipeline, drawn, replace(context, run_id=run.id), run, captured.environment).carry_out()
@@ -58,7 +59,13 @@ def resume(run_id: str, pipelines: Mapping[str, Pipeline[..., Any]], context: Ru
     values = pipeline.bind({name: value for name, value in before.params.items() if name in known})
     drawn = _draw(pipeline, values, context)
     captured = _capture(context, values)
-    run = tracking.reopen(context.ledger, run_id, actor=context.actor, **msgspec.structs.asdict(captured))
+    run = tracking.reopen(
+        context.ledger,
+        run_id,
+        actor=context.actor,
+        late_code=_late_code(context),
+        **msgspec.structs.asdict(captured),
+    )
     return _Execution(pipeline, drawn, replace(context, run_id=run_id), run, captured.environment).carry_out()
 
 
@@ -78,6 +85,10 @@ def _draw(pipeline: Pipeline[..., Any], values: Mapping[str, Any], context: RunC
 
 def _capture(context: RunContext, values: Mapping[str, Any]) -> Captured:
     return capture(context.root, context.blobs, context.ledger, settings=context.settings, params=values)
+
+
+def _late_code(context: RunContext) -> Callable[[str], str]:
+    return lambda code: capture_late(code, context.root, context.blobs, context.ledger)
 
 
 class _Execution:

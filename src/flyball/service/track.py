@@ -22,7 +22,7 @@ def start(
 
     ``with fb.track.start("notebook", {"trees": 10}): fb.track.log_metric("auc", 0.77)``
     """
-    from flyball.versions import capture
+    from flyball.versions import capture, capture_late
 
     ws = ws or Workspace.current()
     return runs.start(
@@ -30,7 +30,8 @@ def start(
         name,
         actor=ws.actor,
         params=dict(params or {}),
+        late_code=lambda code: capture_late(code, ws.root, ws.blobs, ws.ledger),
         **msgspec.structs.asdict(
-            capture(ws.root, ws.blobs, ws.ledger, settings=ws.settings, params=params or {})
+            capture(ws.root, ws.blobs, ws.ledger, settings=ws.settings, params=params or {}, script=True)
         ),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
@@ -32,9 +32,12 @@ _current: ContextVar[ActiveRun | None] = ContextVar("run", default=None)
 class ActiveRun:
     """A run that is going on. Only the process that opened it writes it."""
 
-    def __init__(self, ledger: Ledger, run_id: str) -> None:
+    def __init__(self, ledger: Ledger, run_id: str, late_code: Callable[[str], str] | None = None) -> None:
         self.ledger = ledger
         self.id = run_id
+        self._late_code = (
+            late_code  # the code's digest at the start -> at the end: more was imported meanwhile
+        )
         self._points: list[tuple[str, float | str, int]] = []
         self._params: dict[str, Any] = {}
         self._newest: dict[str, float] = {}
@@ -97,12 +100,16 @@ class ActiveRun:
     def end(self, status: Ended = "done", error: str = "") -> Run:
         """Close it: everything noted is durable when this returns. Ending twice changes nothing."""
         self.flush()
+        code = self._late_code(get(self.ledger, self.id).code) if self._late_code else ""
         with self.ledger.transaction() as tx:
             run = self.record(tx)
             if run.status != "running":
                 return run
-            ended = msgspec.structs.replace(run, status=status, ended=tx.now(), error=error)
-            tx.append(f"run.{status}", self.id, actor=run.actor, sets=[("run", self.id, ended)])
+            ended = msgspec.structs.replace(
+                run, status=status, ended=tx.now(), error=error, code=code or run.code
+            )
+            edges = [Edge(self.id, ended.code, "code")] if ended.code != run.code else []
+            tx.append(f"run.{status}", self.id, actor=run.actor, sets=[("run", self.id, ended)], edges=edges)
         return ended
 
 
@@ -121,6 +128,7 @@ def open_run(
     seeds: Mapping[str, Any] | None = None,
     command: Sequence[str] = (),
     cwd: str = "",
+    late_code: Callable[[str], str] | None = None,
 ) -> ActiveRun:
     """Write a new running run; the caller ends it. ``command`` and ``cwd`` say how a script was started."""
     with ledger.transaction() as tx:
@@ -145,7 +153,7 @@ def open_run(
         )
         edges = _made_of(run)
         tx.append("run.started", run.id, actor=actor, at=at, sets=[("run", run.id, run)], edges=edges)
-    return ActiveRun(ledger, run.id)
+    return ActiveRun(ledger, run.id, late_code)
 
 
 def _made_of(run: Run) -> list[Edge]:
@@ -163,6 +171,9 @@ def reopen(
     configuration: str = "",
     hardware: str = "",
     seeds: Mapping[str, Any] | None = None,
+    command: Sequence[str] = (),
+    cwd: str = "",
+    late_code: Callable[[str], str] | None = None,
 ) -> ActiveRun:
     """Go on with a run that failed or whose process died, under the same id.
 
@@ -189,9 +200,11 @@ def reopen(
             configuration=configuration or run.configuration,
             hardware=hardware or run.hardware,
             seeds=dict(seeds) if seeds is not None else run.seeds,
+            command=tuple(command) or run.command,
+            cwd=cwd or run.cwd,
         )
         tx.append("run.resumed", run_id, actor=actor, sets=[("run", run_id, again)], edges=_made_of(again))
-    return ActiveRun(ledger, run_id)
+    return ActiveRun(ledger, run_id, late_code)
 
 
 @contextmanager

@@ -7,16 +7,16 @@ ran, Python and every installed package, the resolved configuration, seeds and h
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flyball.versions.capturing import Captured, capture
+    from flyball.versions.capturing import Captured, capture, capture_late
     from flyball.versions.seeds import seed
 
-__all__ = ["Captured", "capture", "seed"]
+__all__ = ["Captured", "capture", "capture_late", "seed"]
 
 
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    if name in ("Captured", "capture"):
+    if name in ("Captured", "capture", "capture_late"):
         return getattr(import_module("flyball.versions.capturing"), name)
     if name == "seed":
         return import_module("flyball.versions.seeds").seed

@@ -82,14 +82,14 @@ def test_untracked_sources_are_kept_and_ignored_ones_are_not(repository, blobs, 
 def test_without_git_the_sources_themselves_are_kept(tmp_path, blobs, ledger):
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner/steps.py").write_text("x = 1\n")
-    (tmp_path / "flyball.toml").write_text("")  # empty: nothing to keep
+    (tmp_path / "flyball.toml").write_text("")  # empty, and yet a file of the project
     (tmp_path / "pyproject.toml").write_text("[project]\n")
     (tmp_path / "notes.md").write_text("no")
     (tmp_path / ".flyball").mkdir()
     (tmp_path / ".flyball/x.py").write_text("no")
     captured = code.capture(tmp_path, blobs, ledger)
     assert captured.commit is None
-    assert [one.path for one in captured.sources] == ["inner/steps.py", "pyproject.toml"]
+    assert [one.path for one in captured.sources] == ["flyball.toml", "inner/steps.py", "pyproject.toml"]
 
 
 def test_a_project_in_an_ignored_folder_is_not_that_repositorys(repository, blobs, ledger):
@@ -131,7 +131,7 @@ def test_capturing_costs_less_than_a_bare_python_start(repository, blobs, ledger
     started = time.perf_counter()
     subprocess.run((sys.executable, "-I", "-c", "import json, subprocess, email"), check=True)
     python_s = time.perf_counter() - started
-    environment._here.cache_clear()
+    environment._last = None
     started = time.perf_counter()
     code.capture(repository, blobs, ledger)
     environment.capture(ledger)
