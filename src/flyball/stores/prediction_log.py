@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 SUFFIX = ".wal"
 _MOST_BYTES = 64 * 1024 * 1024  # of a payload: above the largest body that is taken
+_TRIED_BYTES = 64 * 1024
 _HEAD = struct.Struct("<II")  # payload bytes, CRC-32 of the payload
 
 
@@ -146,19 +147,38 @@ def _next_frame(view: memoryview, start: int, end: int) -> int | None:
 def damaged(data: bytes) -> bool:
     """Whether bytes of a closed segment have changed; a torn tail alone is no damage.
 
+    A frame that is whole but for its length looks torn, being shorter than it says; its checksum tells the two apart.
+
     >>> whole = frame(Label("p_1", 1.0, 5, 6))
-    >>> damaged(whole + whole[:9]), damaged(whole[:-1] + b"x" + whole)
-    (False, True)
+    >>> damaged(whole + whole[:9]), damaged(whole[:-1] + b"x" + whole), damaged(b"\\xff" + whole[1:])
+    (False, True, True)
     """
     at, end, view = 0, len(data), memoryview(data)
     while at + 8 <= end:
         size, checksum = _HEAD.unpack_from(view, at)
         stop = at + 8 + size
         if stop > end and size <= _MOST_BYTES:
-            return _next_frame(view, at + 1, end) is not None
+            return _next_frame(view, at + 1, end) is not None or _has_another_length(view, at, end)
         if not 0 < size <= _MOST_BYTES or zlib.crc32(view[at + 8 : stop]) != checksum:
             return True
         at = stop
+    return False
+
+
+def _has_another_length(view: memoryview, at: int, end: int) -> bool:
+    """Whether the frame at ``at`` is whole with another length than it says.
+
+    Its payload may end anywhere before ``end`` (a torn frame may follow). A torn one passes by chance once in 2^32
+    for each byte of it that is there; of a long one, only the whole rest is tried.
+    """
+    checksum = _HEAD.unpack_from(view, at)[1]
+    if end - at - 8 > _TRIED_BYTES:
+        return zlib.crc32(view[at + 8 : end]) == checksum
+    found = 0
+    for stop in range(at + 9, end + 1):
+        found = zlib.crc32(view[stop - 1 : stop], found)
+        if found == checksum:
+            return True
     return False
 
 

@@ -221,6 +221,21 @@ class Predictions:
                 found.add(pl.read_parquet(part, columns=["endpoint"], n_rows=1).item())
         return sorted(found)
 
+    def answers(self) -> pl.DataFrame:
+        """How many predictions each model answered at each endpoint: ``endpoint, model, predictions, first_us, last_us``."""
+        columns = ["id", "endpoint", "model", "at_us"]
+        rows = table_of(self._recent(), Prediction).select(columns).lazy()
+        parts = self._parts("predictions", "*")
+        if parts:
+            rows = pl.concat([pl.scan_parquet(parts).select(columns), rows])
+        rows = rows.unique("id")  # a client's retry, and a segment compacted while we looked, count once
+        counted = rows.group_by("endpoint", "model").agg(
+            pl.len().alias("predictions"),
+            pl.col("at_us").min().alias("first_us"),
+            pl.col("at_us").max().alias("last_us"),
+        )
+        return counted.sort("endpoint", "model").collect()
+
     def records(self, endpoint: str, since: datetime) -> list[Record]:
         """What happened at an endpoint since then, as the log's own records: for whoever starts to follow it.
 

@@ -13,7 +13,17 @@ import pytest
 
 from flyball.errors import Unavailable
 from flyball.stores import prediction_log
-from flyball.stores.prediction_log import Label, LogWriter, Record, Tail, is_closed, segments
+from flyball.stores.prediction_log import (
+    Label,
+    LogWriter,
+    Prediction,
+    Record,
+    Tail,
+    damaged,
+    frame,
+    is_closed,
+    segments,
+)
 
 
 def label(number: int) -> Label:
@@ -138,3 +148,21 @@ def test_an_empty_or_absent_folder_has_no_records(tmp_path: Path) -> None:
 def test_the_log_loads_no_dataframe() -> None:
     code = "import sys, flyball.stores.prediction_log; assert not {'polars', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_flipped_bit_of_a_segment_is_damage_and_every_torn_tail_is_none() -> None:
+    long = Prediction(
+        "p", 1, "e", "m@1", "champion", 0.0, "m@1", 0.5, [1.0] * 40, [None] * 40, {"a": "b" * 90}
+    )
+    whole = frame(label(1)) + frame(long) + frame(label(2))
+    for at in range(len(whole)):
+        for bit in range(8):
+            changed = bytearray(whole)
+            changed[at] ^= 1 << bit
+            assert damaged(bytes(changed)), (at, bit)
+    assert not any(damaged(whole + frame(long)[:cut]) for cut in range(len(frame(long))))
+    torn = bytearray(whole + frame(long)[:100])
+    torn[len(frame(label(1)) + frame(long))] ^= (
+        4  # the length of the last whole frame, with a torn one behind it
+    )
+    assert damaged(bytes(torn))
