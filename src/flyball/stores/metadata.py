@@ -33,7 +33,7 @@ from flyball.stores.engine import (
 )
 
 T = TypeVar("T")
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 
 meta = sa.MetaData()
 EVENTS = sa.Table(
@@ -199,13 +199,22 @@ class Ledger:
     def open(cls, url: str, clock: Clock | None = None) -> Ledger:
         """Open (and, when it is new or older, migrate) the ledger at an SQLAlchemy URL."""
         engine = open_engine(url)
-        with errors(str(engine.url)):
-            _migrate(engine)
+        try:
+            with errors(str(engine.url)):
+                _migrate(engine)
+        except BaseException:
+            engine.dispose()
+            raise
         return cls(engine, clock or SystemClock())
 
     @property
     def url(self) -> str:
         return str(self._engine.url)
+
+    @property
+    def clock(self) -> Clock:
+        """Tells the time of its events."""
+        return self._clock
 
     def close(self) -> None:
         self._engine.dispose()

@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from flyball.core.clock import to_us
 from flyball.core.events import Edge
 from flyball.core.ids import new_id
 from flyball.core.records import Metric, Run
 from flyball.errors import Conflict, Invalid, Refused
+from flyball.stores.run_facts import add_texts
+from flyball.stores.run_seal import put_head, sealed_record
+from flyball.stores.runs import Point, RunStore
 from flyball.track.liveness import is_alive, process_name
 
 if TYPE_CHECKING:
@@ -40,6 +44,7 @@ class ActiveRun:
         )
         self._points: list[tuple[str, float | str, int]] = []
         self._params: dict[str, Any] = {}
+        self._typed: dict[str, Any] = {}
         self._newest: dict[str, float] = {}
         self._flushed = time.monotonic()
 
@@ -56,10 +61,10 @@ class ActiveRun:
         """Note a parameter; another value for the same name is :class:`Invalid`, since a run has one of each."""
         plain = params_of({name: value})[name]
         run = get(self.ledger, self.id)
-        known = {**run.params, **self._params}
+        known = {**run.params, **self._typed}
         if name in known and known[name] != plain:
             raise Invalid(f"{name} is {known[name]!r} in this run already", "log a metric for what changes")
-        self._params[name] = plain
+        self._params[name] = self._typed[name] = plain
         self.flush()
 
     def take_newest(self) -> dict[str, float]:
@@ -73,20 +78,10 @@ class ActiveRun:
         self._flushed = time.monotonic()
         if not points and not params:
             return
-        with self.ledger.transaction() as tx:
-            self._write(tx, points, params)
-        self._points, self._params = [], {}
-
-    def _write(
-        self, tx: Transaction, points: list[tuple[str, float | str, int]], params: dict[str, Any]
-    ) -> None:
-        run = self.record(tx)
-        newest = {name: value for name, value, _ in points if not isinstance(value, str)}
-        changed = msgspec.structs.replace(
-            run, metrics={**run.metrics, **newest}, params={**run.params, **params}
+        RunStore(self.ledger).write(
+            self.id, params=params, metrics=[Point(name, float(value), step) for name, value, step in points]
         )
-        body: dict[str, Any] = {"points": points} if points else {"params": params}
-        tx.append("run.logged", self.id, actor=run.actor, sets=[("run", self.id, changed)], body=body)
+        self._points, self._params = [], {}
 
     def record(self, tx: Transaction) -> Run:
         """The run as the transaction sees it."""
@@ -109,7 +104,12 @@ class ActiveRun:
                 run, status=status, ended=tx.now(), error=error, code=code or run.code
             )
             edges = [Edge(self.id, ended.code, "code")] if ended.code != run.code else []
+            tx.alone(self.id)
+            ended = sealed_record(
+                tx.connection, msgspec.structs.replace(ended, params={**ended.params, **self._typed})
+            )
             tx.append(f"run.{status}", self.id, actor=run.actor, sets=[("run", self.id, ended)], edges=edges)
+            put_head(tx, ended)
         return ended
 
 
@@ -129,6 +129,9 @@ def open_run(
     command: Sequence[str] = (),
     cwd: str = "",
     late_code: Callable[[str], str] | None = None,
+    experiment: str = "0",
+    name: str = "",
+    parent: str = "",
 ) -> ActiveRun:
     """Write a new running run; the caller ends it. ``command`` and ``cwd`` say how a script was started."""
     with ledger.transaction() as tx:
@@ -152,7 +155,10 @@ def open_run(
             cwd=cwd,
         )
         edges = _made_of(run)
+        run = msgspec.structs.replace(run, experiment=experiment, name=name or pipeline, parent=parent)
         tx.append("run.started", run.id, actor=actor, at=at, sets=[("run", run.id, run)], edges=edges)
+        put_head(tx, run)
+        add_texts(tx.connection, run.id, "param", run.params, to_us(started))
     return ActiveRun(ledger, run.id, late_code)
 
 
@@ -204,6 +210,7 @@ def reopen(
             cwd=cwd or run.cwd,
         )
         tx.append("run.resumed", run_id, actor=actor, sets=[("run", run_id, again)], edges=_made_of(again))
+        put_head(tx, again)
     return ActiveRun(ledger, run_id, late_code)
 
 
@@ -276,12 +283,7 @@ def get(ledger: Ledger, run_id: str) -> Run:
 
 def history(ledger: Ledger, run_id: str, name: str) -> list[Metric]:
     """Every value of one metric, in the order they were logged; NaN and infinities as they were."""
-    return [
-        Metric(name, float(value), int(step))
-        for event in ledger.events(kind="run.logged", subject=run_id)
-        for found, value, step in event.body.get("points", ())
-        if found == name
-    ]
+    return RunStore(ledger).history(run_id, name).metrics(name)
 
 
 def params_of(params: Mapping[str, Any]) -> dict[str, Any]:

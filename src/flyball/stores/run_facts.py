@@ -1,0 +1,331 @@
+"""Params, metrics and tags of runs on a connection: written in batches, read together, sealed by digest.
+
+A param is written once; of a tag the last value counts; of a metric the latest by step, then time, then order, as MLflow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from blake3 import blake3
+from sqlalchemy.engine import Connection
+
+from flyball.errors import Invalid
+from flyball.stores.points import FULL, TAIL, Series, joined, link, newest, pack, unpack
+from flyball.stores.run_tables import ARTIFACTS, FACTS, POINTS, ROWS_AT_ONCE, in_parts, rows_of, upsert
+
+LETTERS_OF_A_NAME = 250
+LETTERS_OF_A_VALUE = 1_048_576
+
+
+class Latest(msgspec.Struct, frozen=True):
+    """Where a metric stands: its latest value, and how many points its history has."""
+
+    value: float
+    step: int
+    at_us: int
+    points: int
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What one run has: the latest of each."""
+
+    params: dict[str, str] = {}
+    metrics: dict[str, Latest] = {}
+    tags: dict[str, str] = {}
+
+
+def check_name(kind: str, name: str) -> str:
+    """A name that every engine holds: 1 to 250 letters of any script, no NUL, no half of a surrogate pair."""
+    if type(name) is not str:
+        raise Invalid(f"the name of a {kind} is a text, not {name!r:.80}", "put it in quotes")
+    if not 0 < len(name) <= LETTERS_OF_A_NAME:
+        raise Invalid(
+            f"the name of a {kind} is 1 to {LETTERS_OF_A_NAME} letters, not {len(name)}", "shorten it"
+        )
+    _check_text(f"the name of a {kind}", name)
+    return name
+
+
+def _check_text(what: str, content: str) -> None:
+    if content.isascii():
+        if "\x00" in content:
+            raise Invalid(f"{what} holds a NUL letter", "databases can't keep it; log an artifact instead")
+        return
+    try:
+        encoded = content.encode()
+    except UnicodeEncodeError as error:
+        raise Invalid(f"{what} is not Unicode text: {error.reason}", "decode it first") from error
+    if b"\x00" in encoded:
+        raise Invalid(f"{what} holds a NUL letter", "databases can't keep it; log an artifact instead")
+
+
+def text_of(value: Any) -> str:
+    """A value as it is kept and compared: words as they are, numbers as Python writes them, the rest as JSON."""
+    if isinstance(value, str):
+        return value
+    if value is None or isinstance(value, bool | int | float):
+        return str(value)
+    return msgspec.json.encode(value, enc_hook=str, order="deterministic").decode()
+
+
+def number_of(content: str) -> float | None:
+    """The number that a text is, if it is one.
+
+    >>> number_of("200"), number_of("1e-3"), number_of("True"), number_of("nan"), number_of("1_0")
+    (200.0, 0.001, None, None, None)
+    """
+    if len(content) > 40 or not content or content[0] not in "+-.0123456789" or "_" in content:
+        return None
+    try:
+        number = float(content)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def add_texts(connection: Connection, run: str, kind: str, values: Mapping[str, Any], at_us: int) -> None:
+    """Write params or tags; a param with another value than it has is :class:`Invalid`, and nothing is written."""
+    texts = {check_name(kind, name): text_of(value) for name, value in values.items()}
+    for name, content in texts.items():
+        if len(content) > LETTERS_OF_A_VALUE:
+            raise Invalid(
+                f"the {kind} {name!r} has {len(content):,} letters; {LETTERS_OF_A_VALUE:,} are kept",
+                "log it as an artifact: run.artifact(...)",
+                name=name,
+            )
+        _check_text(f"the {kind} {name!r}", content)
+    if kind == "param":
+        texts = _unwritten(connection, run, texts)
+    rows = [_text_row(run, kind, name, content, at_us) for name, content in texts.items()]
+    upsert(connection, FACTS, rows)
+
+
+def _unwritten(connection: Connection, run: str, texts: dict[str, str]) -> dict[str, str]:
+    known: dict[str, str] = {}
+    for part in in_parts(texts):
+        query = sa.select(FACTS.c.name, FACTS.c.text).where(
+            FACTS.c.run == run, FACTS.c.kind == "param", FACTS.c.name.in_(part)
+        )
+        known.update(rows_of(connection, query))
+    for name, content in known.items():
+        if texts.pop(name) != content:
+            raise Invalid(
+                f"{name} is {content:.200} in this run already",
+                "a param is written once; log a metric for what changes",
+                name=name,
+                run=run,
+            )
+    return texts
+
+
+def _text_row(run: str, kind: str, name: str, content: str, at_us: int) -> dict[str, Any]:
+    return {
+        "run": run,
+        "kind": kind,
+        "name": name,
+        "text": content,
+        "number": number_of(content) if kind == "param" else None,
+        "step": None,
+        "at_us": at_us,
+        "points": 0,
+        "block": 0,
+        "tail": 0,
+        "head": None,
+    }
+
+
+def add_points(connection: Connection, run: str, series: Mapping[str, Series], *, once: bool = False) -> None:
+    """Append to the histories of metrics and bring their latest values up to date.
+
+    With ``once``, a point that is there already (same step, time and value) is left out: a batch sent twice counts once.
+    """
+    given = {check_name("metric", name): one for name, one in series.items() if len(one)}
+    known: dict[str, Any] = {}
+    for part in in_parts(given):
+        query = sa.select(FACTS).where(FACTS.c.run == run, FACTS.c.kind == "metric", FACTS.c.name.in_(part))
+        known |= {row.name: row for row in connection.execute(query)}
+    if once:
+        given = _unseen(connection, run, given)
+    tails = _tails(connection, run, [row.name for row in known.values() if row.tail < TAIL])
+    facts: list[dict[str, Any]] = []
+    blocks: list[dict[str, Any]] = []
+    for name, one in given.items():
+        fact, added = _grown(run, name, one, known.get(name), tails.get(name))
+        facts.append(fact)
+        blocks += added
+    upsert(connection, POINTS, blocks)
+    upsert(connection, FACTS, facts)
+
+
+def _tails(connection: Connection, run: str, names: Sequence[str]) -> dict[str, Any]:
+    """The last block of each of these metrics."""
+    found: dict[str, Any] = {}
+    for part in in_parts(names):
+        last = sa.and_(
+            FACTS.c.run == POINTS.c.run,
+            FACTS.c.kind == "metric",
+            FACTS.c.name == POINTS.c.name,
+            FACTS.c.block == POINTS.c.block,
+        )
+        query = (
+            sa.select(POINTS)
+            .select_from(FACTS.join(POINTS, last))
+            .where(FACTS.c.run == run, FACTS.c.name.in_(part))
+        )
+        found |= {row.name: row for row in connection.execute(query)}
+    return found
+
+
+def _unseen(connection: Connection, run: str, given: Mapping[str, Series]) -> dict[str, Series]:
+    since = min((int(one.times_us.min()) for one in given.values()), default=0)
+    seen: dict[str, set[tuple[int, int, str]]] = {name: set() for name in given}
+    for part in in_parts(given):
+        query = sa.select(POINTS.c.name, POINTS.c.n, POINTS.c.content).where(
+            POINTS.c.run == run, POINTS.c.name.in_(part), POINTS.c.last_us >= since
+        )
+        for name, n, content in rows_of(connection, query):
+            seen[name] |= {(step, at, repr(value)) for step, at, value in unpack(bytes(content), n).rows()}
+    left: dict[str, Series] = {}
+    for name, one in given.items():
+        places = []
+        for place, (step, at, value) in enumerate(one.rows()):
+            if (key := (step, at, repr(value))) not in seen[name]:
+                seen[name].add(key)
+                places.append(place)
+        if places:
+            left[name] = one[places]
+    return left
+
+
+def _grown(
+    run: str, name: str, added: Series, known: Any, tail: Any
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A metric's row, and its blocks that are new or longer: the last block is filled up first."""
+    block, before, series = 0, b"", added
+    if tail is not None:
+        block, before = tail.block, bytes(tail.before)
+        series = joined((unpack(bytes(tail.content), tail.n), added))
+    elif known is not None:
+        block, before = known.block + 1, bytes(known.head)
+    blocks: list[dict[str, Any]] = []
+    for start in range(0, len(series), FULL):
+        part = series[start : start + FULL]
+        content = pack(part)
+        chain = link(before, run, name, block, content)
+        blocks.append(
+            {
+                "run": run,
+                "name": name,
+                "block": block,
+                "n": len(part),
+                **bounds(part),
+                "content": content,
+                "before": before,
+                "chain": chain,
+            }
+        )
+        block, before = block + 1, chain
+    value, step, at_us = latest_of(added, known)
+    fact = {
+        "run": run,
+        "kind": "metric",
+        "name": name,
+        "text": None if math.isfinite(value) else str(value),
+        "number": None if math.isnan(value) else value,
+        "step": step,
+        "at_us": at_us,
+        "points": (0 if known is None else known.points) + len(added),
+        "block": block - 1,
+        "tail": blocks[-1]["n"],
+        "head": before,
+    }
+    return fact, blocks
+
+
+def bounds(part: Series) -> dict[str, int]:
+    """Between which steps and times the points of a block lie."""
+    return {
+        "least_step": int(part.steps.min()),
+        "last_step": int(part.steps.max()),
+        "first_us": int(part.times_us.min()),
+        "last_us": int(part.times_us.max()),
+    }
+
+
+def latest_of(added: Series, known: Any) -> tuple[float, int, int]:
+    """The latest value, step and time after these points; ``known`` is where the metric stood (or ``None``)."""
+    place = newest(added) if len(added) > 1 else 0
+    value, step, at = float(added.values[place]), int(added.steps[place]), int(added.times_us[place])
+    if known is not None and (known.step, known.at_us) > (step, at):
+        shown = known.value if isinstance(known, Latest) else value_of(known.number, known.text)
+        return shown, known.step, known.at_us
+    return value, step, at
+
+
+def value_of(number: float | None, content: str | None) -> float:
+    """A metric's value from its two columns."""
+    return float(content) if content is not None else math.nan if number is None else number
+
+
+def facts_of(connection: Connection, runs: Any) -> dict[str, Facts]:
+    """The facts of these runs: a list of ids, or a query that selects them."""
+    columns = (
+        FACTS.c.run,
+        FACTS.c.kind,
+        FACTS.c.name,
+        FACTS.c.text,
+        FACTS.c.number,
+        FACTS.c.step,
+        FACTS.c.at_us,
+        FACTS.c.points,
+    )
+    found: dict[str, Facts] = {}
+    parts = in_parts(runs) if isinstance(runs, list) else [runs]
+    for part in parts:
+        for run, kind, name, content, number, step, at_us, points in rows_of(
+            connection, sa.select(*columns).where(FACTS.c.run.in_(part))
+        ):
+            facts = found.get(run)
+            if facts is None:
+                facts = found[run] = Facts({}, {}, {})
+            if kind == "metric":
+                facts.metrics[name] = Latest(value_of(number, content), step, at_us, points)
+            elif kind == "param":
+                facts.params[name] = content
+            else:
+                facts.tags[name] = content
+    return found
+
+
+def seal(connection: Connection, run: str) -> str:
+    """The digest of everything a run has: its params, tags, latest metrics, heads of histories, and artifacts."""
+    digest = blake3()
+    facts = rows_of(connection, sa.select(*FACTS.c).where(FACTS.c.run == run))
+    artifacts = rows_of(connection, sa.select(*ARTIFACTS.c).where(ARTIFACTS.c.owner == run))
+    for rows in (facts, artifacts):
+        lines = sorted(_line(row) for row in rows)  # by bytes, not by a database's collation
+        for start in range(0, len(lines), ROWS_AT_ONCE):
+            digest.update(b"\n".join(lines[start : start + ROWS_AT_ONCE]) + b"\n")
+        digest.update(b"\x00")
+    return "b3:" + digest.hexdigest()
+
+
+def _line(row: Sequence[Any]) -> bytes:
+    # Numbers by repr: JSON has no infinity, and repr says every bit of a float.
+    return msgspec.json.encode(
+        [
+            repr(one) if isinstance(one, float) else bytes(one) if isinstance(one, memoryview) else one
+            for one in row
+        ]
+    )
+
+
+def blocks_of(connection: Connection, run: str, name: str) -> Iterator[Any]:
+    """The blocks of one history, in order."""
+    query = sa.select(POINTS).where(POINTS.c.run == run, POINTS.c.name == name).order_by(POINTS.c.block)
+    yield from connection.execute(query)

@@ -1,0 +1,180 @@
+"""The seal of a run: its record in the ledger carries the digest of its rows from its end on.
+
+Whoever changes the rows of an ended run (a tag, an artifact, a late metric) seals it again in the same transaction, with
+an event that says who did; so ``--verify`` finds a byte that was flipped behind the ledger's back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from flyball.core.clock import to_us
+from flyball.core.records import Run
+from flyball.errors import Invalid, NotFound
+from flyball.stores import run_facts
+from flyball.stores.points import link, unpack
+from flyball.stores.run_tables import FACTS, POINTS, RUNS, upsert
+
+if TYPE_CHECKING:
+    from flyball.stores.metadata import Ledger, Transaction
+
+NAMES_IN_A_RECORD = 1000  # of params and of metrics: with more, the record counts them
+LETTERS_IN_A_RECORD = 4000  # of a param that was logged: the whole of it is in the table
+
+
+@contextmanager
+def changing(ledger: Ledger, run: str, actor: str = "") -> Iterator[Connection]:
+    """A connection to write a run's rows with. One that has ended is sealed again; a deleted one is :class:`Invalid`."""
+    with ledger.writing(alone=run) as connection:
+        if open_head(connection, run).ended_us is None:
+            yield connection
+            return
+    with ledger.transaction() as tx:
+        tx.alone(run)
+        head = open_head(tx.connection, run)
+        yield tx.connection
+        if head.ended_us is not None:
+            record = tx.find("run", run, Run)
+            if record is not None:
+                sealed = sealed_record(tx.connection, record)
+                tx.append("run.amended", run, actor=actor or record.actor, sets=[("run", run, sealed)])
+
+
+def open_head(connection: Connection, run: str) -> Any:
+    """The head of a run that may be written."""
+    head = connection.execute(sa.select(RUNS).where(RUNS.c.id == run)).first()
+    if head is None:
+        raise NotFound(f"no run {run!r}", "flyball runs ls names them", noun="run", key=run)
+    if head.deleted_us is not None:
+        raise Invalid(f"{run} is deleted", f"flyball runs restore {run} brings it back", run=run)
+    return head
+
+
+def head_of(run: Run) -> dict[str, Any]:
+    """The row of ``runs`` that a record stands for."""
+    return {
+        "id": run.id,
+        "experiment": run.experiment,
+        "name": run.name,
+        "pipeline": run.pipeline,
+        "status": run.status,
+        "started_us": to_us(run.started),
+        "ended_us": None if run.ended is None else to_us(run.ended),
+        "deleted_us": None if run.deleted is None else to_us(run.deleted),
+        "actor": run.actor,
+        "parent": run.parent,
+        "process": run.process,
+    }
+
+
+def put_head(tx: Transaction, run: Run) -> None:
+    """Bring the searched row of a run up to its record; in the transaction that sets the record."""
+    upsert(tx.connection, RUNS, [head_of(run)])
+
+
+def sealed_record(connection: Connection, run: Run) -> Run:
+    """The record with what its rows hold now: finite metrics and params (bounded), counts, and the seal."""
+    facts = run_facts.facts_of(connection, [run.id]).get(run.id, run_facts.Facts())
+    return msgspec.structs.replace(
+        run,
+        metrics=bounded_metrics(run.metrics, facts),
+        params=bounded_params(run.params, facts.params),
+        counts={
+            "params": len(facts.params),
+            "metrics": len(facts.metrics),
+            "tags": len(facts.tags),
+            "points": sum(one.points for one in facts.metrics.values()),
+        },
+        seal=run_facts.seal(connection, run.id),
+    )
+
+
+def bounded_metrics(known: dict[str, float], facts: run_facts.Facts) -> dict[str, float]:
+    """The latest values as JSON can say them; of a metric that is NaN now, the last finite one that was known."""
+    found = {
+        name: one.value
+        for name, one in facts.metrics.items()
+        if one.value - one.value == 0  # finite
+    }
+    merged = {**{name: value for name, value in known.items() if name in facts.metrics}, **found}
+    return dict(list(merged.items())[:NAMES_IN_A_RECORD])
+
+
+def bounded_params(known: dict[str, Any], logged: dict[str, str]) -> dict[str, Any]:
+    """Params with the types they were given with; those logged later as text, long ones cut."""
+    found = dict(known)
+    for name, content in logged.items():
+        if len(found) >= NAMES_IN_A_RECORD:
+            break
+        if name not in found:
+            found[name] = content if len(content) <= LETTERS_IN_A_RECORD else f"{content[:1000]}…"
+    return found
+
+
+def problems(ledger: Ledger, run: str) -> list[str]:
+    """What of a run's rows is not what was written; empty when every byte holds."""
+    with ledger.reading() as connection:
+        content = connection.execute(sa.select(RUNS).where(RUNS.c.id == run)).first()
+        if content is None:
+            return [f"run {run} is gone from the table of runs"]
+        record = ledger.find("run", run, Run)
+        if record is None:
+            return [f"run {run} is gone from the ledger"]
+        found = [
+            f"{name} of run {run} differs from its record"
+            for name, value in head_of(record).items()
+            if content._mapping[name] != value
+        ]
+        named: set[str] = set()
+        for row in connection.execute(sa.select(FACTS).where(FACTS.c.run == run)):
+            if row.kind == "metric":
+                named.add(row.name)
+                found += _history_problems(connection, row)
+            elif row.kind == "param" and row.number != run_facts.number_of(row.text):
+                found.append(f"the param {row.name} of run {run} has changed")
+        for name in connection.execute(
+            sa.select(POINTS.c.name).where(POINTS.c.run == run).distinct()
+        ).scalars():
+            if name not in named:
+                found.append(f"the metric {name} of run {run} is gone, its points are there")
+        if record.seal and run_facts.seal(connection, run) != record.seal:
+            found.append(f"params, tags, metrics or artifacts of run {run} have changed since it was sealed")
+    return found
+
+
+def _history_problems(connection: Connection, fact: Any) -> list[str]:
+    what = f"the history of {fact.name} of run {fact.run}"
+    before, points, latest = b"", 0, None
+    last = -1
+    for block in run_facts.blocks_of(connection, fact.run, fact.name):
+        content = bytes(block.content)
+        last += 1
+        if (
+            block.block != last
+            or bytes(block.before) != before
+            or len(content) != 24 * block.n
+            or link(before, fact.run, fact.name, block.block, content) != bytes(block.chain)
+        ):
+            return [f"block {block.block} of {what} has changed"]
+        series = unpack(content, block.n)
+        if any(block._mapping[name] != value for name, value in run_facts.bounds(series).items()):
+            return [f"block {block.block} of {what} has changed"]
+        value, step, at = run_facts.latest_of(series, latest)
+        latest = run_facts.Latest(value, step, at, 0)
+        before, points = bytes(block.chain), points + block.n
+    if (fact.block, fact.points, bytes(fact.head or b"")) != (last, points, before):
+        return [f"{what} lacks blocks, or has other ones than it had"]
+    shown = run_facts.value_of(fact.number, fact.text)
+    if latest is None or (repr(shown), fact.step, fact.at_us) != (
+        repr(latest.value),
+        latest.step,
+        latest.at_us,
+    ):
+        return [f"the latest {fact.name} of run {fact.run} is not what its history says"]
+    return []
