@@ -15,13 +15,14 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 
 from flyball import __version__
-from flyball.errors import Invalid
+from flyball.errors import Invalid, NotFound
 from flyball.service.verb import Verb, table
 
 GROUPS = {
     "data": "Snapshots of data, by content.",
     "runs": "What was run, with which code, data and parameters.",
     "models": "Registered models, their versions and aliases.",
+    "models keys": "Keys that sign model versions, and whose signatures count.",
     "checks": "Contracts that data must keep.",
     "features": "Feature views, services, and their online values.",
     "pipelines": "Steps and how they hang together.",
@@ -45,16 +46,22 @@ def build() -> Any:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_whole)
-    groups: dict[str, typer.Typer] = {}
+    groups: dict[str, typer.Typer] = {"": app}
     commands = {words: _command(verb) for words, verb in table().items()}
     commands |= processes.COMMANDS
     for words in sorted(commands, key=_place):
         group, _, name = words.rpartition(" ")
-        if group and group not in groups:
-            groups[group] = typer.Typer(no_args_is_help=True, help=GROUPS[group])
-            app.add_typer(groups[group], name=group)
-        (groups[group] if group else app).command(name=name)(commands[words])
+        _group(group, groups).command(name=name)(commands[words])
     return typer.main.get_command(app)
+
+
+def _group(words: str, groups: dict[str, typer.Typer]) -> typer.Typer:
+    """The group of these words, made (with those it lies in) when a command first needs it."""
+    if words not in groups:
+        outer, _, name = words.rpartition(" ")
+        groups[words] = typer.Typer(no_args_is_help=True, help=GROUPS[words])
+        _group(outer, groups).add_typer(groups[words], name=name)
+    return groups[words]
 
 
 def _place(words: str) -> tuple[bool, int, str]:
@@ -74,6 +81,7 @@ def _whole(
 
 def _command(verb: Verb) -> Callable[..., Any]:
     parameters = {parameter.name: parameter for parameter in verb.parameters}
+    rest = next((one.name for one in verb.parameters if one.kind is inspect.Parameter.VAR_POSITIONAL), "")
 
     def command(**given: Any) -> int:
         as_json, quiet, project = given.pop("as_json"), given.pop("quiet"), given.pop("project")
@@ -84,8 +92,13 @@ def _command(verb: Verb) -> Callable[..., Any]:
         if verb.takes_workspace:
             from flyball.service.workspace import Workspace
 
-            given["ws"] = Workspace.open(project, profile=profile).use()
-        result = verb.function(**given)
+            try:
+                given["ws"] = Workspace.open(project, profile=profile).use()
+            except NotFound:
+                if not verb.anywhere or project is not None:
+                    raise
+        more = given.pop(rest, None) or () if rest else ()
+        result = verb.function(*more, **given)
         from flyball.cli.show import show
 
         return show(verb.words, result, as_json=as_json, quiet=quiet)
@@ -104,7 +117,10 @@ def _as_option(parameter: inspect.Parameter) -> inspect.Parameter:
         names = ["-p"] if parameter.name == "params" else []
         given = Annotated[list[str] | None, typer.Option(*names, f"--{parameter.name}", metavar="NAME=VALUE")]
         return inspect.Parameter(parameter.name, kind, annotation=given, default=None)
-    option = f"--{parameter.name.replace('_', '-')}"
+    if parameter.kind is inspect.Parameter.VAR_POSITIONAL:  # as many more arguments as there are
+        many = Annotated[list[str] | None, typer.Argument()]
+        return inspect.Parameter(parameter.name, kind, annotation=many, default=None)
+    option = f"--{parameter.name.rstrip('_').replace('_', '-')}"  # as_ is --as: a word that Python keeps for itself
     if default is inspect.Parameter.empty:
         by_name = parameter.kind is inspect.Parameter.KEYWORD_ONLY
         info = typer.Option(option) if by_name else typer.Argument()

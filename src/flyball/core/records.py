@@ -299,6 +299,32 @@ class TrustedKey(msgspec.Struct, frozen=True, kw_only=True):
     withdrawn: bool = False
 
 
+class LoggedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that a run wrote down (``m-…``), registered or not. Its files are artifacts of its id."""
+
+    id: str
+    experiment: str  # id
+    name: str
+    created: datetime
+    updated: datetime
+    status: Literal["pending", "ready", "failed"] = "pending"
+    model_type: str = ""
+    run: str = ""  # that made it
+    params: dict[str, str] = {}
+    tags: dict[str, str] = {}
+    deleted: datetime | None = None
+
+
+class Dataset(msgspec.Struct, frozen=True, kw_only=True):
+    """Data as another tool described it when a run read it. Its key is the digest of the whole description."""
+
+    name: str
+    digest: str  # the tool's own
+    source_type: str
+    content: str  # digest of the blob: name, digest, source, schema, profile
+    first: datetime  # when a run first read it
+
+
 class Alias(msgspec.Struct, frozen=True, kw_only=True):
     """A name that points at a version now; its history is the events that set it."""
 

@@ -26,6 +26,7 @@ MODULES = (
     "data",
     "runs",
     "models",
+    "vouching",
     "checks",
     "features",
     "pipelines",
@@ -33,6 +34,9 @@ MODULES = (
     "explain",
     "skew",
     "incidents",
+    "backup",
+    "gc",
+    "migrate",
 )
 
 
@@ -42,6 +46,10 @@ class Verb(msgspec.Struct, frozen=True):
     words: str
     function: Callable[..., Any]
     reads: bool
+    anywhere: bool = False  # works outside of a project too: its workspace may be missing
+    local: tuple[
+        str, ...
+    ] = ()  # parameters that only this machine's callers have: files to write, addresses to call
 
     @property
     def group(self) -> str:
@@ -65,11 +73,18 @@ class Verb(msgspec.Struct, frozen=True):
         found = inspect.signature(self.function, eval_str=True).parameters.values()
         return [parameter for parameter in found if parameter.name != "ws"]
 
+    @property
+    def remote(self) -> dict[str, inspect.Parameter]:
+        """What a caller over HTTP may give, by name; ``as_`` is called ``as`` there."""
+        return {one.name.rstrip("_"): one for one in self.parameters if one.name not in self.local}
+
 
 _TABLE: dict[str, Verb] = {}
 
 
-def verb(words: str, *, reads: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def verb(
+    words: str, *, reads: bool = False, local: tuple[str, ...] = (), anywhere: bool = False
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Enter a function in the table of verbs, and give it the current workspace when the caller gives none."""
 
     def enter(function: Callable[P, R]) -> Callable[P, R]:
@@ -77,13 +92,13 @@ def verb(words: str, *, reads: bool = False) -> Callable[[Callable[P, R]], Calla
 
         @wraps(function)
         def bound(*args: P.args, **kwargs: P.kwargs) -> R:
-            if takes_workspace and kwargs.get("ws") is None:
+            if takes_workspace and kwargs.get("ws") is None and not anywhere:
                 from flyball.service.workspace import Workspace
 
                 kwargs["ws"] = Workspace.current()
             return function(*args, **kwargs)
 
-        _TABLE[words] = Verb(words, bound, reads)
+        _TABLE[words] = Verb(words, bound, reads, local=local, anywhere=anywhere)
         return bound
 
     return enter
