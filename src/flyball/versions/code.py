@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -72,7 +72,8 @@ def with_late(code: Code, root: Path, blobs: Blobs) -> Code:
 def _with_foreign(code: Code, loaded: imported.Imported, keeper: _Keeper) -> Code:
     """With what lies outside the project: imported files, editable packages' commits, a notebook's cells."""
     known = {one.path for one in code.outside}
-    outside = _merged(code.outside, keeper.keep(name for name in loaded.outside if name not in known))
+    new = {name: file for name, file in loaded.outside.items() if name not in known}
+    outside = _merged(code.outside, keeper.keep(new, new))
     sources = code.sources
     cells = imported.session_cells()
     if cells is not None:
@@ -84,9 +85,16 @@ def _with_foreign(code: Code, loaded: imported.Imported, keeper: _Keeper) -> Cod
             imports=environment.import_folders(name, folder),
         )
         for name, folder in environment.editable_folders().items()
-        if not folder.is_relative_to(keeper.root) and not keeper.root.is_relative_to(folder)
+        if _foreign(folder, keeper.root)
     }
     return msgspec.structs.replace(code, sources=sources, outside=outside, editable=editable)
+
+
+def _foreign(folder: Path, root: Path) -> bool:
+    """Whether a package's folder is not the project's own; in a rebuilt project those lie in ``.flyball``."""
+    if folder.is_relative_to(root / ".flyball"):
+        return True
+    return not folder.is_relative_to(root) and not root.is_relative_to(folder)
 
 
 def _sealed(code: Code, keeper: _Keeper) -> Code:
@@ -206,6 +214,9 @@ def _from_sources(root: Path, loaded: imported.Imported, keeper: _Keeper) -> Cod
     found: dict[str, None] = {}
     until = time.monotonic() + WALK_S
     for folder, inner, names in os.walk(root):
+        if folder != str(root) and "flyball.toml" in names:
+            inner[:] = []
+            continue  # another project
         inner[:] = sorted(name for name in inner if name not in _SKIPPED and not name.startswith("."))
         for name in sorted(names):
             if Path(name).suffix in ALL_SOURCES:
@@ -229,11 +240,11 @@ class _Keeper:
         self._budget_bytes = MOST_BYTES
         self._budget_files = MOST_FILES
 
-    def keep(self, names: Iterable[str]) -> tuple[FileEntry, ...]:
-        """Files by their path from the project's folder, in order of path."""
+    def keep(self, names: Iterable[str], where: Mapping[str, str] | None = None) -> tuple[FileEntry, ...]:
+        """Files by their path from the project's folder, in order of path; ``where`` says if they lie elsewhere."""
         kept: list[FileEntry] = []
         for name in sorted(names):
-            file = self.root / name
+            file = self.root / name if where is None else Path(where[name])
             size_bytes = _size_of(file)
             if size_bytes < 0:
                 continue  # gone, or no file

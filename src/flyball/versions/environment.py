@@ -5,6 +5,7 @@ Read from the names of the metadata folders, and again only when one of the fold
 
 from __future__ import annotations
 
+import csv
 import os
 import platform
 import re
@@ -146,16 +147,32 @@ def editable_folders() -> dict[str, Path]:
 
 def import_folders(name: str, folder: Path) -> tuple[str, ...]:
     """The folders below an editable package's own that Python imports from: ``src``, mostly."""
-    metadata = _looked_at()[1][name].metadata
-    entries = list(sys.path)
-    for stem in (f"_{name.replace('-', '_')}", f"__editable__.{metadata.name.removesuffix('.dist-info')}"):
-        try:
-            entries += (metadata.parent / f"{stem}.pth").read_text().splitlines()
-        except OSError:
-            continue
+    entries: list[str] = []
+    for file in files_of(_looked_at()[1][name]):
+        if file.suffix == ".pth":
+            try:
+                entries += file.read_text().splitlines()
+            except OSError:
+                continue
     found = {Path(entry).resolve() for entry in entries if entry and not entry.startswith("import ")}
+    if not found:  # found by a hook instead of a path
+        found = {Path(entry).resolve() for entry in sys.path if entry and "-packages" not in entry}
     folder = folder.resolve()
     return tuple(sorted(one.relative_to(folder).as_posix() for one in found if one.is_relative_to(folder)))
+
+
+def files_of(distribution: Distribution) -> list[Path]:
+    """The files that a package installed, as its RECORD lists them."""
+    try:
+        rows = csv.reader((distribution.metadata / "RECORD").read_text().splitlines())
+        return [distribution.metadata.parent / row[0] for row in rows if row and row[0]]
+    except (OSError, csv.Error):
+        return []
+
+
+def here() -> dict[str, Distribution]:
+    """The distributions of this process, by name."""
+    return _looked_at()[1]
 
 
 def differences(before: Environment, after: Environment) -> dict[str, tuple[str | None, str | None]]:

@@ -14,13 +14,16 @@ import msgspec
 _LIBRARY = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 MOST_UP = 3  # so many folders above the project its surroundings are kept as they lie
 SESSION = ".session/cells.py"  # where a notebook's cells are kept
+MOVED = (
+    ".flyball/moved.json"  # in a rebuilt project: where foreign sources lie now, and what they were called
+)
 
 
 class Imported(msgspec.Struct, frozen=True):
-    """Files by their path from the project's folder."""
+    """Files by their path from the project's folder, and where each of those outside lies."""
 
     inside: tuple[str, ...]
-    outside: tuple[str, ...]
+    outside: dict[str, str]
 
 
 _looked: dict[Path, tuple[int, Imported]] = {}
@@ -33,21 +36,40 @@ def look(root: Path) -> Imported:
     if before is not None and before[0] == count:
         return before[1]
     inside: set[str] = set()
-    outside: set[str] = set()
+    outside: dict[str, str] = {}
     top = str(root) + os.sep
+    moved = _moved(root)
     ignored = _installed_prefixes()
     for module in list(sys.modules.values()):
         file = _file_of(module)
         if not file or file.startswith(ignored) or any(part in file for part in _LIBRARY):
             continue
         file = _real(file)
-        if file.startswith(top):
+        if moved and (name := _before_it_moved(file, moved)):
+            outside[name] = file
+        elif file.startswith(top):
             inside.add(file[len(top) :].replace(os.sep, "/"))
         elif file and not file.startswith(ignored):
-            outside.add(from_root(Path(file), root))
-    found = Imported(tuple(sorted(inside)), tuple(sorted(outside)))
+            outside[from_root(Path(file), root)] = file
+    found = Imported(tuple(sorted(inside)), outside)
     _looked[root] = (count, found)
     return found
+
+
+def _moved(root: Path) -> dict[str, str]:
+    """Folders of foreign sources in a rebuilt project, longest first -> what the run called them."""
+    try:
+        said = msgspec.json.decode((root / MOVED).read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.DecodeError):
+        return {}
+    return {f"{root / place}{os.sep}": said[place] for place in sorted(said, key=len, reverse=True)}
+
+
+def _before_it_moved(file: str, moved: dict[str, str]) -> str:
+    for place, name in moved.items():
+        if file.startswith(place):
+            return f"{name.rstrip('/')}/{file[len(place) :]}".replace(os.sep, "/")
+    return ""
 
 
 def from_root(file: Path, root: Path) -> str:
