@@ -26,8 +26,9 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
 
     ref: str
     artifact: str  # digest of the bytes to load
-    format: str  # "onnx" or "pickle"
+    format: str  # onnx, skops, xgboost, lightgbm, torch, python, pickle or mlmodel
     signature: Signature
+    trusted: bool = True  # a folder from elsewhere runs code only when a person has said that it may
     signed: Signed | None = None
 
 

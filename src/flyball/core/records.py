@@ -256,6 +256,16 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
         return self.family or self.name
 
 
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """What a version that MLflow wrote serves as, found out when a person first deployed it."""
+
+    model: str  # ref
+    artifact: str  # digest: of a proved export, or of the folder's manifest
+    format: str
+    signature: Signature
+    facts: dict[str, Any] = {}  # how equal the export was proved, or why there is none
+
+
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
     """Someone's word, in a role, that one version may serve; good for exactly these bytes."""
 

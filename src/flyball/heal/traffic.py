@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from flyball.core import plan as plans
-from flyball.core.records import Alias, Arm, EndpointSettings, ModelVersion, Route
+from flyball.core.records import Alias, Arm, EndpointSettings, ModelVersion, Route, Served
 from flyball.errors import Conflict, Invalid, NotFound, nearest
 from flyball.models import approvals, trust
+from flyball.models.formats import is_trusted
 from flyball.models.signing import Trust
 from flyball.stores.metadata import Ledger, Transaction
 
@@ -181,6 +182,19 @@ def _signed(ledger: Ledger, version: ModelVersion, whom: Trust) -> plans.Signed 
         return None
     first = found[0]
     return plans.Signed(statement=first.statement, signature=first.signature, public=first.public)
+
+
+def _served(ledger: Ledger, version: ModelVersion) -> plans.ServedModel:
+    """What a worker loads: the version's own bytes, or what a folder of MLflow's was found to serve as."""
+    found = ledger.find("served", version.ref, Served) if version.format == "mlmodel" else None
+    what = found or version
+    return plans.ServedModel(
+        ref=version.ref,
+        artifact=what.artifact,
+        format=what.format,
+        signature=what.signature,
+        trusted=is_trusted(version.export),
+    )
 
 
 def _features(

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from flyball.errors import Unavailable
+from flyball.models.formats import decode
 from flyball.models.scoring import output_of, score
 from flyball.models.signature import PROBABILITY, Sample, as_array, is_float32
 
@@ -117,23 +118,11 @@ def convert(model: Any, columns: int) -> Any:
 
 def run_onnx(data: bytes, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Answers of an ONNX model to float32 rows, one float64 each."""
-    session = open_session(data)
+    session = decode("onnx", data)
     answer = session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(rows, dtype=np.float32)})[
         0
     ]
     return np.asarray(answer, dtype=np.float64).reshape(-1)
-
-
-def open_session(data: bytes) -> Any:
-    """An ONNX Runtime session of one thread."""
-    try:
-        onnxruntime: Any = import_module("onnxruntime")  # its types are not exported
-    except ImportError as error:
-        raise Unavailable("an ONNX model needs onnxruntime", "pip install 'flyball[onnx]'") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 def _floored(model: Any, graph: Any) -> bytes | None:

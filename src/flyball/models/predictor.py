@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from flyball.core.records import ModelVersion
+from flyball.core.records import ModelVersion, Served
 from flyball.errors import Unavailable
-from flyball.models.export import INSTALL, open_session
+from flyball.models.formats import decode, is_trusted
+from flyball.models.formats.asking import Ask, column
 from flyball.models.refs import resolve
 from flyball.models.scoring import score
 from flyball.models.signature import Sample, as_array, rows_for
@@ -22,8 +23,11 @@ from flyball.stores.metadata import Ledger
 class Predictor:
     """A model version that answers: one number per row."""
 
-    def __init__(self, version: ModelVersion, native: Any = None, session: Any = None) -> None:
+    def __init__(
+        self, version: ModelVersion, native: Any = None, session: Any = None, ask: Ask | None = None
+    ) -> None:
         self.version = version
+        self._ask = ask
         self.native = native  # the object that was registered; None when only ONNX bytes were
         self._session = session
 
@@ -38,6 +42,8 @@ class Predictor:
         rows = rows_for(self.version.signature, rows)
         if len(rows) == 0:
             return np.empty(0)
+        if self._ask is not None:
+            return np.asarray(column(self._ask(as_array(rows))), dtype=np.float64).reshape(-1)
         if self._session is None:
             return score(self.native, rows, float32=self.version.export.get("inputs") == "float32")
         given = np.ascontiguousarray(as_array(rows, np.float32))
@@ -53,13 +59,30 @@ def load(ledger: Ledger, blobs: Blobs, ref: str, *, trust: Trust | None = None) 
     """
     version = resolve(ledger, ref)
     check_signature(ledger, version, trust)
-    if version.native is None and version.format == "onnx":
-        return Predictor(version, session=open_session(blobs.get(version.artifact)))
-    data = blobs.get(version.native or version.artifact)
     try:
-        return Predictor(version, native=pickle.loads(data))
-    except ImportError as error:
-        raise Unavailable(
-            f"{version.ref} needs {error.name or error}",
-            f"{INSTALL}; a project's own class: load it from the project",
-        ) from error
+        if version.format == "mlmodel":
+            return _of_folder(ledger, version, blobs)
+        if version.native is None:
+            opened = decode(version.format, blobs.get(version.artifact))
+            onnx = version.format == "onnx"
+            return Predictor(version, session=opened) if onnx else Predictor(version, native=opened)
+        return Predictor(version, native=decode(version.native_format, blobs.get(version.native)))
+    except Unavailable as error:
+        raise Unavailable(f"{version.ref}: {error.what}", error.hint, **error.facts) from error
+
+
+def _of_folder(ledger: Ledger, version: ModelVersion, blobs: Blobs) -> Predictor:
+    """The predictor of a folder that MLflow wrote: only the flavor's own library is imported."""
+    from flyball.models.mlmodel.examples import example_of
+    from flyball.models.mlmodel.loading import load_folder
+    from flyball.models.mlmodel.preparing import signature_of
+
+    manifest = blobs.get(version.artifact)
+    loaded = load_folder(manifest, blobs, trusted=is_trusted(version.export), name=version.ref)
+    served = ledger.find("served", version.ref, Served)
+    if served is not None:
+        signature = served.signature
+    else:
+        signature = signature_of(loaded, version.signature, example_of(loaded.folder, loaded.mlmodel))
+    ask = loaded.ask([field.name for field in signature.inputs], signature.outputs[0].name)
+    return Predictor(msgspec.structs.replace(version, signature=signature), native=loaded.native, ask=ask)

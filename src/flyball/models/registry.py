@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import pickle
+import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
+import polars as pl
 
 from flyball.core.clock import EPOCH
 from flyball.core.events import Edge
 from flyball.core.hashing import is_digest
 from flyball.core.records import Alias, ModelVersion, RegisteredModel, Signature
-from flyball.errors import Conflict, Invalid, NotFound
+from flyball.errors import Conflict, Invalid, NotFound, Refused
 from flyball.models import approvals, catalogue
 from flyball.models.export import export
+from flyball.models.formats import FORMATS, RUNS_CODE, Wanted, decode, encode
 from flyball.models.predictor import Predictor, load
 from flyball.models.refs import (
     aliases_of,
@@ -46,15 +48,18 @@ __all__ = [
     "set_alias",
     "versions",
 ]
-Format = Literal["auto", "onnx", "pickle"]
+Format = Wanted
+_MOST_SHOWN = 200  # columns of an example
+_TITLES = {"onnx": "ONNX", "skops": "skops", "xgboost": "XGBoost", "lightgbm": "LightGBM", "torch": "PyTorch"}
 
 
 class _Serving(msgspec.Struct):
     """What will be registered, once its bytes are stored."""
 
     artifact: str
-    format: Literal["onnx", "pickle"]
+    format: str
     native: str | None
+    native_format: str
     facts: dict[str, Any]
 
 
@@ -82,7 +87,9 @@ def register(
 ) -> ModelVersion:
     """Register a model under the next number, with its signature, proved export, lineage and aliases, in one commit.
 
-    ``model`` is a scikit-learn estimator, any object that predicts, or the bytes of an ONNX file (``format="onnx"``).
+    ``model`` is an estimator, booster or module, any object that predicts, or the bytes of a file in a format that runs no
+    code (``format="onnx"``). ``format`` is what serves: with ``auto`` a proved ONNX export, else the model as it is; the
+    model itself is kept beside it in its library's own format (see :mod:`flyball.models.formats`).
     The same node of the same run registering again gets the version it made before. ``training`` maps a role to a
     snapshot's ref or a digest.
     """
@@ -105,6 +112,7 @@ def register(
         created=EPOCH,
         run=run,
         native=serving.native,
+        native_format=serving.native_format,
         training=dict(training or {}),
         feature_service=feature_service,
         gate=gate,
@@ -113,6 +121,7 @@ def register(
         note=note,
         description=description,
         tags=dict(tags or {}),
+        example=_example(sample),
     )
     return add(ledger, draft, actor=actor, aliases=aliases, once=once)
 
@@ -195,26 +204,35 @@ def delete_alias(ledger: Ledger, model: str, alias: str, *, because: str, actor:
 
 def _store(blobs: Blobs, model: Any, sample: Sample | None, wanted: Format, tolerance: float) -> _Serving:
     if isinstance(model, bytes | bytearray | memoryview):
-        if wanted != "onnx":
-            raise Invalid("bytes can be registered as ONNX only", 'pass format="onnx", or the model itself')
-        return _Serving(blobs.put(bytes(model)), "onnx", None, {"reason": "ready-made ONNX"})
-    try:
-        native = blobs.put(pickle.dumps(model, protocol=5))
-    except (pickle.PicklingError, TypeError, AttributeError) as error:
-        raise Invalid(
-            f"a {type(model).__name__} can't be pickled: {error}", "define its class at the top of a module"
-        ) from error
-    if wanted == "pickle":
-        return _Serving(native, "pickle", native, {"reason": "asked for"})
+        return _ready_made(blobs, bytes(model), wanted)
+    kept = encode(model, wanted, sample)
+    native, facts = blobs.put(kept.data), {"native": kept.facts}
+    if wanted not in ("auto", "onnx"):
+        return _Serving(native, kept.format, native, kept.format, {"reason": "asked for", **facts})
     exported = export(model, sample, tolerance=tolerance)
     if exported.onnx is not None:
-        return _Serving(blobs.put(exported.onnx), "onnx", native, exported.facts)
+        return _Serving(blobs.put(exported.onnx), "onnx", native, kept.format, {**exported.facts, **facts})
     if wanted == "onnx":
         raise Invalid(
             f"no ONNX export of {type(model).__name__}: {exported.facts['reason']}",
-            'format="auto" keeps the pickle',
+            'format="auto" keeps the model as it is',
         )
-    return _Serving(native, "pickle", native, exported.facts)
+    return _Serving(native, kept.format, native, kept.format, {**exported.facts, **facts})
+
+
+def _ready_made(blobs: Blobs, data: bytes, wanted: Format) -> _Serving:
+    """Bytes that somebody else wrote, in a format that runs nothing; they are read once to see that they are what is said."""
+    safe = [name for name in FORMATS if name not in RUNS_CODE]
+    if wanted == "auto":
+        raise Invalid("bytes alone don't say their format", f"pass format=, one of {', '.join(safe)}")
+    if wanted in RUNS_CODE:
+        raise Refused(
+            "a pickle runs whatever it says, and this one was not made here",
+            "pass the model itself; a folder of MLflow's: flyball models import FOLDER --name NAME --trust",
+        )
+    if wanted != "onnx":
+        decode(wanted, data)
+    return _Serving(blobs.put(data), wanted, None, wanted, {"reason": f"ready-made {_TITLES[wanted]}"})
 
 
 def _signature(model: Any, sample: Sample | None, name: str) -> Signature:
@@ -224,6 +242,18 @@ def _signature(model: Any, sample: Sample | None, name: str) -> Signature:
     if isinstance(model, bytes | bytearray | memoryview):
         return infer(sample, PREDICTION, allows_nulls=True)
     return infer(sample, output_of(model), allows_nulls=takes_nulls(model, sample))
+
+
+def _example(sample: Sample | None) -> dict[str, Any]:
+    """The first row, for the card; of a very wide model none."""
+    if sample is None or len(sample) == 0 or sample.shape[1] > _MOST_SHOWN:
+        return {}
+    names = names_of(sample)
+    row = sample.row(0) if isinstance(sample, pl.DataFrame) else sample[0].tolist()
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in zip(names, row, strict=True)
+    }
 
 
 def _edges(version: ModelVersion) -> list[Edge]:

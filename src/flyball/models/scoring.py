@@ -8,13 +8,14 @@ import numpy as np
 import polars as pl
 
 from flyball.errors import Invalid
+from flyball.models.formats.asking import answers_probability, special_ask
 from flyball.models.signature import PREDICTION, PROBABILITY, Sample, as_array
 
 
 def output_of(model: Any) -> str:
     """``"probability"`` for a binary classifier, ``"prediction"`` for everything else."""
     if not hasattr(model, "predict_proba"):
-        return PREDICTION
+        return PROBABILITY if answers_probability(model) else PREDICTION
     classes = getattr(model, "classes_", None)
     if classes is not None and len(classes) != 2:
         raise Invalid(
@@ -22,6 +23,14 @@ def output_of(model: Any) -> str:
             "binary classifiers and regressors are served",
         )
     return PROBABILITY
+
+
+def is_binary(model: Any) -> bool:
+    """Whether a model can say the probability of one of two classes."""
+    if not hasattr(model, "predict_proba"):
+        return answers_probability(model)
+    classes = getattr(model, "classes_", None)
+    return classes is None or len(classes) == 2
 
 
 def score(model: Any, rows: Sample, *, float32: bool = False) -> np.ndarray[Any, Any]:
@@ -37,7 +46,9 @@ def score(model: Any, rows: Sample, *, float32: bool = False) -> np.ndarray[Any,
         given = as_array(rows, np.float32 if float32 else None)
         if (names := getattr(model, "feature_names_in_", None)) is not None:
             given = pl.DataFrame(given, schema=list(names))
-    if hasattr(model, "predict_proba"):
+    if (special := special_ask(model)) is not None:
+        answer = np.asarray(special(as_array(given)), dtype=np.float64)
+    elif hasattr(model, "predict_proba"):
         answer = np.asarray(model.predict_proba(given), dtype=np.float64)
         answer = answer[:, 1] if answer.ndim == 2 and answer.shape[1] == 2 else answer
     elif hasattr(model, "predict"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,10 @@ from numpy.typing import NDArray
 
 from flyball.core.plan import ServedModel
 from flyball.core.records import Signature
-from flyball.errors import Invalid, Unavailable
+from flyball.errors import Invalid, Refused, Unavailable
+from flyball.models.formats import FORMATS, decode
+from flyball.models.formats.asking import ask_of, column
+from flyball.models.formats.needs import missing
 from flyball.stores.blobs import Blobs
 
 Rows = NDArray[np.float32]  # (n_rows, n_features), NaN where unknown
@@ -48,10 +50,10 @@ class LoadedModel:
 
 def load(served: ServedModel, blobs: Blobs) -> LoadedModel:
     """Bring a model into memory; its bytes are checked against their digest before anything looks at them."""
-    if served.format not in _LOADERS:
+    if served.format not in (*FORMATS, "mlmodel"):
         raise Invalid(
             f"{served.ref} has format {served.format!r}",
-            f"workers load {', '.join(_LOADERS)}",
+            f"workers load {', '.join(FORMATS)} and mlmodel",
             model=served.ref,
         )
     for field in served.signature.inputs:
@@ -65,15 +67,13 @@ def load(served: ServedModel, blobs: Blobs) -> LoadedModel:
     data = blobs.get(served.artifact)
     try:
         # Not tried on a made-up row: a model that hangs there would hang the worker, which a canary would not.
-        return LoadedModel(served, _LOADERS[served.format](data, served.signature))
-    except (Invalid, Unavailable):
-        raise
+        return LoadedModel(served, _loaded(served, data, blobs))
+    except Unavailable as error:
+        raise Unavailable(f"{served.ref} does not load: {error.what}", error.hint, **error.facts) from error
+    except (Invalid, Refused) as error:
+        raise type(error)(f"{served.ref} does not load: {error.what}", error.hint, **error.facts) from error
     except ModuleNotFoundError as error:
-        raise Unavailable(
-            f"{served.ref} does not load: it needs the module {error.name!r}",
-            "pip install 'flyball[sklearn]'" if error.name == "sklearn" else f"pip install {error.name}",
-            model=served.ref,
-        ) from error
+        raise missing(error, f"{served.ref} does not load: it") from error
     except Exception as error:
         raise Invalid(
             f"{served.ref} does not load: {type(error).__name__}: {str(error)[:300]}",
@@ -82,29 +82,33 @@ def load(served: ServedModel, blobs: Blobs) -> LoadedModel:
         ) from error
 
 
+def _loaded(served: ServedModel, data: bytes, blobs: Blobs) -> Callable[[Rows], NDArray[Any]]:
+    if served.format == "onnx":
+        return _load_onnx(data, served.signature)
+    names = [field.name for field in served.signature.inputs]
+    if served.format == "mlmodel":
+        from flyball.models.mlmodel.loading import load_folder
+
+        ask = load_folder(data, blobs, trusted=served.trusted).ask(names, served.signature.outputs[0].name)
+    else:
+        ask = ask_of(decode(served.format, data), names)
+    return lambda rows: column(ask(rows))
+
+
 def _load_onnx(data: bytes, signature: Signature) -> Callable[[Rows], NDArray[Any]]:
-    try:
-        import onnxruntime as found
-    except ModuleNotFoundError as error:
-        raise Unavailable("ONNX models need onnxruntime", "pip install 'flyball[onnx]'") from error
-    onnxruntime: Any = found  # its stubs export nothing
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # processes are our parallelism
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    session = decode("onnx", data)
     names = [node.name for node in session.get_inputs()]
     output = _output_of(session.get_outputs(), signature)
     run, wanted = session.run, [output]
     if len(names) == 1:
         only = names[0]
-        return lambda rows: _column(run(wanted, {only: rows})[0])
+        return lambda rows: column(run(wanted, {only: rows})[0])
     expected = [field.name for field in signature.inputs]
     if sorted(names) != sorted(expected):
         raise Invalid(
             f"the graph takes {names}, the signature says {expected}", "register it with its own signature"
         )
-    return lambda rows: _column(
+    return lambda rows: column(
         run(wanted, {name: rows[:, [index]] for index, name in enumerate(expected)})[0]
     )
 
@@ -117,33 +121,3 @@ def _output_of(nodes: Any, signature: Signature) -> str:
     probable = [name for name in names if "probabilit" in name]
     floats = [str(node.name) for node in nodes if node.type in ("tensor(float)", "tensor(double)")]
     return (probable + floats + names)[0]
-
-
-def _load_pickle(data: bytes, signature: Signature) -> Callable[[Rows], NDArray[Any]]:
-    model = pickle.loads(data)  # its digest was checked; the workspace wrote it
-    if hasattr(model, "predict_proba"):
-        return lambda rows: _column(model.predict_proba(rows))
-    if hasattr(model, "predict"):
-        return lambda rows: _column(model.predict(rows))
-    if callable(model):
-        return lambda rows: _column(model(rows))
-    raise Invalid(
-        f"the pickle holds {type(model).__name__}, which can't answer",
-        "pickle a callable, or something with predict_proba or predict",
-    )
-
-
-def _column(raw: Any) -> NDArray[Any]:
-    """One number per row: the second of two classes, or the only column. Other shapes stay, to be refused."""
-    answer = np.asarray(raw)
-    if answer.ndim == 2 and answer.shape[1] == 2:
-        return answer[:, 1]
-    if answer.ndim == 2 and answer.shape[1] == 1:
-        return answer[:, 0]
-    return answer
-
-
-_LOADERS: dict[str, Callable[[bytes, Signature], Callable[[Rows], NDArray[Any]]]] = {
-    "onnx": _load_onnx,
-    "pickle": _load_pickle,
-}

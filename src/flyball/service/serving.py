@@ -40,6 +40,10 @@ def deploy(
         )
     version = registry.resolve(ws.ledger, model)
     trust.check(ws.ledger, version, trust_in(ws))
+    if version.format == "mlmodel":
+        from flyball.models.mlmodel.preparing import prepare
+
+        prepare(ws.ledger, ws.blobs, version, actor=ws.actor)
     now = ws.clock.now()
     expected: int | None = None
     if canary:

@@ -88,7 +88,7 @@ def test_a_regressor_predicts_values(ledger, blobs):
 
 def test_any_object_that_predicts_is_kept_as_a_pickle_with_the_reason(ledger, blobs):
     version = register(ledger, blobs, "twice", Doubles(), sample=FRAME, actor="a")
-    assert (version.format, version.artifact) == ("pickle", version.native)
+    assert (version.format, version.artifact) == ("python", version.native)  # a class of the project: with its code
     assert "not a scikit-learn model" in version.export["reason"]
     np.testing.assert_array_equal(load(ledger, blobs, "twice").predict(FRAME), 2 * FRAME["a"].to_numpy())
 
@@ -107,7 +107,7 @@ def test_ready_made_onnx_bytes_are_served_as_they_are(ledger, blobs, model):
     ("given", "options", "said"),
     [
         (object(), {"sample": FRAME}, "ONNX"),
-        (b"bytes", {"sample": FRAME, "format": "auto"}, "ONNX only"),
+        (b"bytes", {"sample": FRAME, "format": "auto"}, "format"),
         (lambda rows: rows, {"sample": FRAME, "format": "pickle"}, "pickled"),
         (Doubles(), {"format": "pickle"}, "no signature"),
         (Doubles(), {"sample": pl.DataFrame({"carrier": ["UA"]}), "format": "pickle"}, "carrier"),

@@ -79,7 +79,7 @@ def test_bytes_are_checked_before_they_are_unpickled(tmp_path: Path) -> None:
         (b"not a pickle", "pickle", "does not load"),
         (pickle.dumps(7), "pickle", "which can't answer"),
         (b"not a graph", "onnx", "does not load"),
-        (b"", "torch", "has format 'torch'"),
+        (b"", "cobol", "has format 'cobol'"),
     ],
 )
 def test_what_can_not_be_loaded_says_so(data: bytes, format: str, said: str) -> None:
