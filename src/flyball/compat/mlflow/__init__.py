@@ -6,7 +6,7 @@ own error shape.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from flyball.compat.mlflow.wire import Call, MlflowError, failed, served
+from flyball.compat.mlflow import artifacts, uploads
+from flyball.compat.mlflow.wire import Call, MlflowError, Nothing, failed, served
 
 if TYPE_CHECKING:
     from flyball.service import Workspace
@@ -22,13 +23,15 @@ if TYPE_CHECKING:
 __all__ = ["VERSION", "failed", "is_mlflow", "routes"]
 
 VERSION = "3.17.2"  # of the client whose calls we answer; it asks /version before it uses newer ones
-_PARTS = ("registry",)
+# Each has `routes(ws)`; the registry's may be missing while it is being written.
+_PARTS = ("experiments", "runs", "lineage", "metrics", "logged_models", "registry")
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 def routes(ws: Workspace) -> list[Route]:
     """All routes: ``/api/2.0/mlflow/…`` (also under 3.0 and ``/ajax-api``), artifacts, ``/version``."""
-    table = _Table([call for part in _PARTS for call in _calls(part, ws)])
+    about = Call("GET", "server-info", Nothing, _server_info)
+    table = _Table([about, *(call for part in _PARTS for call in _calls(part, ws))])
 
     async def rest(request: Request) -> Response:
         path = request.path_params["path"]
@@ -43,8 +46,50 @@ def routes(ws: Workspace) -> list[Route]:
             for api in ("api", "ajax-api")
             for version in ("2.0", "3.0")
         ),
+        *(one for api in ("api", "ajax-api") for one in _files(ws, f"/{api}/2.0/mlflow-artifacts")),
         Route("/version", lambda _request: PlainTextResponse(VERSION)),
     ]
+
+
+def _files(ws: Workspace, prefix: str) -> list[Route]:
+    """The artifact proxy: streamed, so these handlers answer requests themselves."""
+    handlers: list[tuple[str, str, Callable[[Workspace, Request], Awaitable[Response]]]] = [
+        ("GET", "artifacts", artifacts.listed),
+        ("GET", "artifacts/{path:path}", artifacts.downloaded),
+        ("PUT", "artifacts/{path:path}", artifacts.uploaded),
+        ("DELETE", "artifacts/{path:path}", artifacts.deleted),
+        ("POST", "mpu/create/{path:path}", uploads.create),
+        ("POST", "mpu/complete/{path:path}", uploads.complete),
+        ("POST", "mpu/abort/{path:path}", uploads.abort),
+        ("PUT", "mpu/parts/{upload}/{number:int}", uploads.part),
+        ("GET", "presigned/{path:path}", uploads.presigned),
+    ]
+    return [
+        Route(f"{prefix}/{path}", _over(ws, handler), methods=[method]) for method, path, handler in handlers
+    ]
+
+
+def _over(
+    ws: Workspace, handler: Callable[[Workspace, Request], Awaitable[Response]]
+) -> Callable[[Request], Awaitable[Response]]:
+    async def over(request: Request) -> Response:
+        return await handler(ws, request)
+
+    return over
+
+
+def _server_info(_ws: Workspace, _asked: Nothing) -> dict[str, Any]:
+    """What a client asks before it uploads in parts or names a workspace."""
+    return {
+        "store_type": "SqlStore",
+        "workspaces_enabled": False,
+        "trace_archival_enabled": False,
+        "multipart_uploads_enabled": True,
+        "multipart_downloads_enabled": False,  # ours costs a request more for each file, and is no faster
+        "presigned_upload_run_id_supported": False,
+        "presigned_upload_model_id_supported": False,
+        "features_enabled": {"gateway": False},
+    }
 
 
 def is_mlflow(path: str) -> bool:

@@ -121,7 +121,7 @@ def _shape(kind: type[Asked]) -> tuple[msgspec.json.Decoder[Any], tuple[str, ...
     fields = msgspec.structs.fields(kind)
     texts = tuple(one.name for one in fields if one.required and hints[one.name] is str)
     lists = frozenset(
-        one.encode_name for one in fields if "list[" in str(hints[one.name]) or hints[one.name] is list
+        one.encode_name for one in fields if str(hints[one.name]).startswith(("list[", "tuple["))
     )
     return msgspec.json.Decoder(kind, strict=False), texts, lists
 
@@ -170,10 +170,10 @@ def from_query(kind: type[T], items: Sequence[tuple[str, str]], within: Mapping[
     """The query of a GET as ``kind``: a list's name is repeated.
 
     >>> class Many(Asked):
-    ...     run_id: list[str] = []
+    ...     run_id: tuple[str, ...] = ()
     ...     most: int = 5
     >>> from_query(Many, [("run_id", "a"), ("run_id", "b"), ("most", "7")])
-    Many(run_id=['a', 'b'], most=7)
+    Many(run_id=('a', 'b'), most=7)
     """
     _, texts, lists = _shape(kind)  # type: ignore[arg-type]  # as in decode
     given: dict[str, Any] = {}
