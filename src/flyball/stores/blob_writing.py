@@ -38,6 +38,7 @@ class BlobWriter:
         self._staged: Path | None = None
         self._file: BinaryIO | FileIO | None = None
         self.size_bytes = 0
+        self.new = False  # whether keep() wrote it, or found it there
 
     def __enter__(self) -> Self:
         try:
@@ -90,6 +91,7 @@ class BlobWriter:
         digest = "b3:" + self._hash.hexdigest()
         if self._blobs.refresh(digest):
             return digest
+        self.new = True
         target = self._blobs.path(digest)
         if target is None:
             self._blobs._write(digest, self._staged)
@@ -102,11 +104,11 @@ class BlobWriter:
         return digest
 
 
-def read_pieces(file: FileIO) -> Iterator[memoryview]:
-    """A file's bytes piece by piece through one buffer: each piece is gone when the next is asked for.
+def read_pieces(handle: int) -> Iterator[memoryview]:
+    """An open file's bytes piece by piece through one buffer: each piece is gone when the next is asked for.
 
     By ``read``, not by memory map: a file that is cut short while it is mapped kills its reader (SIGBUS).
     """
     buffer = memoryview(bytearray(_PIECE_BYTES))
-    while read := file.readinto(buffer):
+    while read := os.readv(handle, [buffer]):
         yield buffer[:read]

@@ -87,11 +87,19 @@ class Blobs:
             self._write(digest, data)
         return digest
 
+    def replace(self, digest: str, data: bytes) -> None:
+        """Write a blob again whose stored bytes have changed: the right ones, from elsewhere."""
+        if digest_bytes(data) != digest:
+            raise Refused(
+                f"these are not the bytes of {digest}", "take them from another store", digest=digest
+            )
+        self._write(digest, data)
+
     def put_file(self, path: Path) -> str:
         """Store a file's bytes without reading it into memory; returns their digest."""
         try:
             with path.open("rb", buffering=0) as file:
-                return self.put_stream(read_pieces(file))
+                return self.put_stream(read_pieces(file.fileno()))
         except FileNotFoundError as error:
             raise NotFound(f"no file {path}", "check the path; it is relative to where you stand") from error
         except OSError as error:

@@ -1,84 +1,162 @@
-"""Snapshots of data: ``flights@3`` is these files with these bytes, for ever; unchanged files are stored once."""
+"""Snapshots of data: ``flights@3`` is these files with these bytes, for ever; what did not change is stored once."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable
-from functools import cached_property
+import tempfile
+from collections.abc import Callable, Iterable
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import polars as pl
 
+from flyball.core.clock import SystemClock
 from flyball.core.events import Edge
-from flyball.core.hashing import digest_bytes, digest_of
-from flyball.core.records import FileEntry, Snapshot
+from flyball.core.records import Snapshot
 from flyball.errors import Invalid, NotFound, nearest
 from flyball.stores.blobs import Blobs
 from flyball.stores.metadata import Ledger, Transaction
-from flyball.versions import sources, tables
+from flyball.versions import cache, frames, manifest, naming, sources, tables
+from flyball.versions.checkout import checkout
+from flyball.versions.content import Content
+from flyball.versions.keeping import FEW_FILES, Keeper
+from flyball.versions.manifest import Manifest, mentions, reach
+from flyball.versions.naming import forget, history, lineage_name, resolve, tag, untag
+from flyball.versions.tracked import Tracked
+from flyball.versions.verifying import manifest_digest, problems_of, repair
 
+__all__ = [
+    "Content",
+    "Data",
+    "add",
+    "commit",
+    "forget",
+    "history",
+    "lineage_name",
+    "manifest_digest",
+    "mentions",
+    "reach",
+    "repair",
+    "resolve",
+    "tag",
+    "untag",
+    "use",
+    "verify",
+]
 
-def lineage_name(ref: str) -> str:
-    """A snapshot's name in the lineage graph, where ``delays@3`` could as well be a model."""
-    return f"snapshot:{ref}"
+IN_MEMORY_BYTES = 64 << 20  # a larger table is scanned where it lies, not held
+INLINE_FILES = 256  # up to here the record itself names every file; a longer list is in the manifest alone
 
 
 def add(
     ledger: Ledger,
     blobs: Blobs,
     name: str,
-    source: str | Path | Iterable[str | Path] | pl.DataFrame | pl.LazyFrame,
+    source: str | Path | Iterable[str | Path] | Any,
     *,
     actor: str,
     parent: str | None = None,
+    parents: Iterable[str] = (),
     root: Path | None = None,
+    origin: dict[str, str] | None = None,
+    whole: bool = False,
+    describe: bool = True,
 ) -> Snapshot:
     """Keep data under a name; returns its snapshot, numbered when it differs from the newest of that name.
 
-    The same content again is the same snapshot: no new number, no new bytes. ``parent`` is the ref it was derived
-    from; by default the snapshot before it. Bytes are stored first, then one transaction makes them visible.
+    ``source`` is a path, a folder, a glob, a list of files, or a frame (Polars, pandas, Arrow). The same content again
+    is the same snapshot: no new number, no new bytes. ``parents`` are the refs it was derived from; by default the
+    snapshot before it. ``whole`` keeps each file as one blob, uncut, so that a checkout can link to it. Bytes are stored
+    first, then one transaction makes them visible.
     """
-    if not name or any(letter in name for letter in "@:/ \n"):
-        raise Invalid(f"{name!r} can't name a snapshot", "use letters, digits, '-', '_' and '.'")
-    if parent is not None:
-        parent = resolve(ledger, parent).ref
-    if isinstance(source, pl.DataFrame | pl.LazyFrame):
-        files: tuple[FileEntry, ...] = (_keep_frame(name, source.lazy().collect(), blobs),)
-    else:
-        found = sources.find(source, root)
-        files = tuple(sources.keep(inside, path, blobs) for inside, path in found.items())
-    manifest = manifest_digest(files)
-    newest = _newest(ledger.ls("snapshot", Snapshot, f"{name}@"))
-    if newest is not None and newest.digest == manifest:
-        return newest
-    scans = {
-        one.path: tables.scan(one.path, blobs.get(one.digest)) for one in files if tables.is_table(one.path)
-    }
-    schema, rows, statistics = tables.describe(scans)
-    with ledger.transaction() as tx:
-        newest = _newest(tx.ls("snapshot", Snapshot, f"{name}@"))
-        if newest is not None and newest.digest == manifest:
-            return newest  # another process added the same meanwhile
-        snapshot = Snapshot(
-            name=name,
-            number=tx.next_number("snapshot", name),
-            digest=manifest,
-            files=files,
-            created=tx.now(),
-            made_by=actor,
-            parent=parent or (newest.ref if newest else None),
-            schema=schema,
-            rows=rows,
-            statistics=statistics,
+    naming.check_name(name)
+    made_of = tuple(
+        dict.fromkeys(resolve(ledger, one).ref for one in (*((parent,) if parent else ()), *parents))
+    )
+    before = naming.newest(ledger.ls("snapshot", Snapshot, f"{name}@"))
+    with blobs.adding(), tempfile.TemporaryDirectory(prefix="flyball-add-") as scratch:
+        if frames.is_frame(source):
+            origin = origin or {"frame": type(source).__module__.partition(".")[0]}
+            source = frames.written(source, Path(scratch, f"{name}.parquet"))
+            found = sources.find(source)
+            tracked = None
+        elif isinstance(source, str | Path | Iterable):
+            found = sources.find(source, root)
+            origin = origin or {"path": _said(source, root)}
+            tracked = Tracked.open(blobs, found.top)
+        else:
+            raise Invalid(
+                f"a {type(source).__name__} is no data",
+                "give a path, a list of paths, or a Polars, pandas or Arrow frame",
+            )
+        with Keeper(
+            blobs,
+            before=manifest.load(blobs, before) if before else None,
+            tracked=tracked,
+            packed=len(found.files) > FEW_FILES,
+            whole=whole,
+        ) as keeper:
+            for one in found.files:
+                keeper.keep(one)
+            kept = keeper.finish()
+        if tracked is not None:
+            tracked.save()
+        files = tuple(one.entry for one in kept.files)
+        digest = manifest_digest(files)
+        if before is not None and before.digest == digest:
+            return before
+        schema, rows, statistics = _described(blobs, found, keeper, kept) if describe else ({}, None, {})
+        packed = len(files) > INLINE_FILES or any(one.runs is not None for one in kept.files)
+        return commit(
+            ledger,
+            Snapshot(
+                name=name,
+                number=0,
+                digest=digest,
+                files=files if len(files) <= INLINE_FILES else (),
+                created=SystemClock().now(),
+                made_by=actor,
+                parent=made_of[0] if made_of else None,
+                parents=made_of if len(made_of) > 1 else (),
+                schema=schema,
+                rows=rows,
+                statistics=statistics,
+                source=origin,
+                manifest=blobs.put(kept.encoded()) if packed else "",
+                file_count=len(files),
+                size_bytes=sum(one.size_bytes for one in files),
+            ),
         )
-        _append(tx, snapshot)
-    return snapshot
+
+
+def commit(ledger: Ledger, snapshot: Snapshot, *, number: int | None = None) -> Snapshot:
+    """Make a snapshot visible, with the next number of its name (or ``number``, when that is free).
+
+    When the newest of that name has the same content, that one is the answer: another process added it meanwhile.
+    """
+    with ledger.transaction() as tx:
+        newest = naming.newest(tx.ls("snapshot", Snapshot, f"{snapshot.name}@"))
+        if number is None and newest is not None and newest.digest == snapshot.digest:
+            return newest
+        last = tx.next_number("snapshot", snapshot.name)
+        numbered = msgspec.structs.replace(
+            snapshot,
+            number=last if number is None or number < last else number,
+            created=tx.now() if number is None else snapshot.created,
+            parent=snapshot.parent or (newest.ref if newest and number is None else None),
+        )
+        _append(tx, numbered)
+    return numbered
 
 
 def _append(tx: Transaction, snapshot: Snapshot) -> None:
-    edges = [Edge(lineage_name(snapshot.ref), one.digest, "file") for one in snapshot.files]
-    if snapshot.parent is not None:
-        edges.append(Edge(lineage_name(snapshot.ref), lineage_name(snapshot.parent), "parent"))
+    here = lineage_name(snapshot.ref)
+    edges = [Edge(here, one.digest, "file") for one in snapshot.files]
+    if snapshot.manifest:
+        edges.append(Edge(here, snapshot.manifest, "manifest"))
+    for parent in dict.fromkeys(one for one in (snapshot.parent, *snapshot.parents) if one):
+        edges.append(Edge(here, lineage_name(parent), "parent"))
     tx.append(
         "data.added",
         snapshot.ref,
@@ -89,24 +167,28 @@ def _append(tx: Transaction, snapshot: Snapshot) -> None:
     )
 
 
-def resolve(ledger: Ledger, ref: str) -> Snapshot:
-    """The snapshot that ``flights``, ``flights@3`` or ``flights@latest`` names now."""
-    name, _, wanted = ref.partition("@")
-    known = ledger.ls("snapshot", Snapshot, f"{name}@")
-    newest = _newest(known)
-    if newest is None:
-        names = sorted({key.partition("@")[0] for key in ledger.keys("snapshot")})
-        raise NotFound(
-            f"no data named {name!r}",
-            f"{nearest(name, names)}; flyball data add {name} PATH makes it",
-            ref=ref,
-        )
-    if wanted in ("", "latest"):
-        return newest
-    for snapshot in known:
-        if str(snapshot.number) == wanted:
-            return snapshot
-    raise NotFound(f"no snapshot {ref!r}", f"{name} has 1 to {newest.number}, and latest", ref=ref)
+def _described(
+    blobs: Blobs, found: sources.Found, keeper: Keeper, kept: Manifest
+) -> tuple[dict[str, str], int | None, dict[str, dict[str, Any]]]:
+    """Schema, rows and statistics, of the files as they lie there; of the stored bytes when one was written meanwhile."""
+    paths = {one.inside: Path(one.path) for one in found.files if tables.is_table(one.inside)}
+    if not paths:
+        return {}, None, {}
+    described = tables.describe(dict(paths))
+    if all(keeper.is_as_kept(inside, path) for inside, path in paths.items()):
+        return described
+    content = Content.of_manifest(kept, blobs)
+    return tables.describe({inside: content.read(inside) for inside in paths})
+
+
+def _said(source: str | Path | Iterable[str | Path], root: Path | None) -> str:
+    """The source as a person would say it again, relative to the project where it lies there."""
+    if not isinstance(source, str | Path):
+        return ", ".join(map(str, source))[:1000]
+    path = Path(source)
+    if root is not None and path.is_absolute() and path.is_relative_to(root):
+        return path.relative_to(root).as_posix() or "."
+    return str(source)
 
 
 def use(ledger: Ledger, blobs: Blobs, ref: str) -> Data:
@@ -114,90 +196,55 @@ def use(ledger: Ledger, blobs: Blobs, ref: str) -> Data:
     return Data(resolve(ledger, ref), blobs)
 
 
-class Data:
+class Data(Content):
     """The content of one snapshot."""
 
-    def __init__(self, snapshot: Snapshot, blobs: Blobs) -> None:
-        self.snapshot = snapshot
-        self._blobs = blobs
-
     def __repr__(self) -> str:
-        return f"<Data {self.snapshot.ref}: {len(self.snapshot.files)} files, {self.snapshot.rows} rows>"
+        return f"<Data {self.snapshot.ref}: {len(self.files)} files, {self.snapshot.rows} rows>"
 
     @cached_property
-    def _tables(self) -> dict[str, pl.LazyFrame]:
+    def _tables(self) -> dict[str, Callable[[], pl.LazyFrame]]:
+        """Each table of the snapshot by path, opened when it is asked for."""
         return {
-            one.path: tables.scan(one.path, self._blobs.get(one.digest))
-            for one in self.snapshot.files
+            one.path: partial(self._opened, one.path, one.size_bytes)
+            for one in self.files
             if tables.is_table(one.path)
         }
 
+    def _opened(self, path: str, size_bytes: int) -> pl.LazyFrame:
+        if size_bytes <= IN_MEMORY_BYTES:
+            return tables.scan(path, self.read(path))
+        return tables.scan(path, cache.whole_file(self, self._blobs, path))
+
     def lazy(self, path: str | None = None) -> pl.LazyFrame:
-        """All tables one below the other in order of path, or only the one at ``path`` inside the snapshot."""
+        """All tables one below the other in order of path, or only the one at ``path`` inside the snapshot.
+
+        A large one is scanned in a file beside the store, which is checked and kept; memory stays bounded.
+        """
         if path is not None:
             if path not in self._tables:
                 raise NotFound(f"no table {path!r} in {self.snapshot.ref}", nearest(path, list(self._tables)))
-            return self._tables[path]
+            return self._tables[path]()
         if not self._tables:
             raise Invalid(f"{self.snapshot.ref} holds no Parquet or CSV file", "use .checkout(folder)")
-        if len({tuple(table.collect_schema().items()) for table in self._tables.values()}) > 1:
+        opened = [table() for table in self._tables.values()]
+        if len({tuple(table.collect_schema().items()) for table in opened}) > 1:
             first = next(iter(self._tables))
             raise Invalid(
                 f"the tables of {self.snapshot.ref} have different columns", f"name one, as .frame({first!r})"
             )
-        return pl.concat(list(self._tables.values()))
+        return pl.concat(opened)
 
     def frame(self, path: str | None = None) -> pl.DataFrame:
         """The same as a DataFrame."""
         return self.lazy(path).collect()
 
-    def checkout(self, folder: str | Path) -> Path:
-        """Write the files below a folder, each whole or not at all; returns the folder."""
-        folder = Path(folder)
-        for one in self.snapshot.files:
-            target = folder / one.path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            staged = target.with_name(f".{target.name}.part")
-            staged.write_bytes(self._blobs.get(one.digest))
-            staged.replace(target)
-        return folder
+    def checkout(self, folder: str | Path, *, link: bool = False) -> Path:
+        """Write the files below a folder, each whole or not at all, over what is there; returns the folder."""
+        checkout(self, self._blobs, Path(folder), link=link)
+        return Path(folder)
 
 
 def verify(ledger: Ledger, blobs: Blobs, ref: str) -> list[str]:
     """Read every byte of a snapshot again and compare with the digests; one line for each object that has changed."""
-    snapshot = resolve(ledger, ref)
-    problems: list[str] = []
-    if manifest_digest(snapshot.files) != snapshot.digest:
-        problems.append(f"manifest of {snapshot.ref}: its files are not those of {snapshot.digest}")
-    for one in snapshot.files:
-        try:
-            found = digest_bytes(blobs.read_unchecked(one.digest))
-        except NotFound:
-            problems.append(f"{one.path}: blob {one.digest} is gone")
-            continue
-        if found != one.digest:
-            problems.append(f"{one.path}: blob {one.digest} has changed, it is {found} now")
-    return problems
-
-
-def manifest_digest(files: Iterable[FileEntry]) -> str:
-    """The digest of a snapshot: of its files' paths and digests, in order of path."""
-    return digest_of(
-        [(one.path, one.digest, one.size_bytes) for one in sorted(files, key=lambda one: one.path)]
-    )
-
-
-def _newest(snapshots: list[Snapshot]) -> Snapshot | None:
-    return max(snapshots, key=lambda one: one.number, default=None)
-
-
-def _keep_frame(name: str, frame: pl.DataFrame, blobs: Blobs) -> FileEntry:
-    buffer = io.BytesIO()
-    try:
-        frame.write_parquet(buffer, compression="zstd")
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise Invalid(
-            f"the frame of {name!r} can't be written as Parquet: {error}", "cast that column"
-        ) from error
-    data = buffer.getvalue()
-    return FileEntry(f"{name}.parquet", blobs.put(data), len(data))
+    return [str(one) for one in problems_of(blobs, resolve(ledger, ref))]

@@ -1,54 +1,70 @@
-"""Find the files that a caller means by a path, a glob, a folder or a list of them, and keep their bytes."""
+"""Find the files that a caller means by a path, a glob, a folder or a list of them."""
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from flyball.core.records import FileEntry
-from flyball.errors import Conflict, Invalid, NotFound, Unavailable
-from flyball.stores.blobs import Blobs
-
-READ_WHOLE_BYTES = 64 * 1024 * 1024  # up to here a file is read once, so what is hashed is what is stored
+from flyball.errors import Invalid, NotFound, Unavailable
 
 
-def find(source: str | Path | Iterable[str | Path], root: Path | None = None) -> dict[str, Path]:
-    """Files by their path inside the snapshot, in order; relative ones start at ``root`` (or where you stand).
+class Source(NamedTuple):
+    """One file: its path inside the snapshot, where it lies, and what the file system says of it."""
 
-    A file keeps its name, a folder's files their path below it, a glob's theirs below its fixed part.
+    inside: str
+    path: str
+    status: os.stat_result
+
+
+class Found(NamedTuple):
+    """The files that were meant, in order of their path inside the snapshot, and the folder these start from."""
+
+    top: Path
+    files: list[Source]
+
+
+def find(source: str | Path | Iterable[str | Path], root: Path | None = None) -> Found:
+    """The files meant by ``source``; relative ones start at ``root`` (or where you stand).
+
+    A file keeps its name, a folder's files their path below it, a glob's theirs below its fixed part. Hidden files and
+    folders don't count; links are followed, and one that leads back to its own folder is said.
     """
+    here = root or Path.cwd()
     if isinstance(source, str | Path):
-        return dict(sorted(_expand(Path(root or Path.cwd(), source), str(source)).items()))
-    paths = [Path(root or Path.cwd(), one).resolve() for one in source]
+        found = _expand(Path(here, source), str(source))
+    else:
+        found = _listed([Path(here, one) for one in source])
+    return Found(found.top, sorted(found.files, key=lambda one: one.inside))
+
+
+def _listed(paths: list[Path]) -> Found:
     if not paths:
         raise NotFound("an empty list holds no file", "name at least one file")
-    for path in paths:
-        if not path.is_file():
-            raise NotFound(f"no file {path}", "check the path; it is relative to the project's folder")
+    paths = sorted({Path(os.path.abspath(path)) for path in paths})  # noqa: PTH100 (not through links)
     top = Path(os.path.commonpath([path.parent for path in paths]))
-    return {path.relative_to(top).as_posix(): path for path in sorted(set(paths))}
+    return Found(top, [_one(path, path.relative_to(top).as_posix()) for path in paths])
 
 
-def _expand(path: Path, said: str) -> dict[str, Path]:
+def _expand(path: Path, said: str) -> Found:
     if path.is_dir():
-        found = {
-            file.relative_to(path).as_posix(): file
-            for file in sorted(path.rglob("*"))
-            if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
-        }
-        if not found:
+        files = list(_walk(str(path), "", ()))
+        if not files:
             raise NotFound(f"the folder {said} holds no file", "hidden files don't count")
-        return found
-    if path.exists():
-        return {path.name: path}
+        return Found(path, files)
+    if os.path.lexists(path):
+        return Found(path.parent, [_one(path, path.name)])
     if glob.has_magic(str(path)):
         fixed = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
-        matched = sorted(fixed.glob(path.relative_to(fixed).as_posix()))
-        found = {file.relative_to(fixed).as_posix(): file for file in matched if file.is_file()}
-        if found:
-            return found
+        matched = fixed.glob(path.relative_to(fixed).as_posix())
+        files = [
+            _one(file, file.relative_to(fixed).as_posix()) for file in sorted(matched) if not file.is_dir()
+        ]
+        if files:
+            return Found(fixed, files)
         raise NotFound(
             f"no file matches {said}", f"looked below {fixed}; it is relative to the project's folder"
         )
@@ -57,32 +73,56 @@ def _expand(path: Path, said: str) -> dict[str, Path]:
     )
 
 
-def keep(inside: str, path: Path, blobs: Blobs) -> FileEntry:
-    """Store one file; one that changes meanwhile is :class:`Conflict` rather than half of each content."""
+def _one(path: Path, inside: str) -> Source:
+    return Source(_speakable(inside), str(path), _regular(str(path), path.stat))
+
+
+def _walk(folder: str, inside: str, above: tuple[tuple[int, int], ...]) -> Iterator[Source]:
+    """Files below a folder. ``above`` are the folders on the way here: one that comes again is a loop."""
+    try:
+        with os.scandir(folder) as entries:
+            listed = sorted(entries, key=lambda one: one.name)
+        here = os.stat(folder)  # noqa: PTH116 (twenty thousand files: plain strings)
+    except OSError as error:
+        raise Unavailable(
+            f"the folder {folder} can't be read: {error.strerror}", "check its rights"
+        ) from error
+    mark = (here.st_dev, here.st_ino)
+    if mark in above:
+        raise Invalid(
+            f"the link {folder} leads back to a folder above it", "remove the link, or name the files"
+        )
+    for entry in listed:
+        if entry.name.startswith("."):
+            continue
+        name = inside + entry.name
+        if entry.is_dir():
+            yield from _walk(entry.path, name + "/", (*above, mark))
+        else:
+            yield Source(_speakable(name), entry.path, _regular(entry.path, entry.stat))
+
+
+def _regular(path: str, look: object) -> os.stat_result:
+    try:
+        status: os.stat_result = look()  # type: ignore[operator]  # Path.stat or DirEntry.stat, bound
+    except FileNotFoundError as error:
+        if os.path.islink(path):  # noqa: PTH114
+            raise NotFound(f"the link {path} leads nowhere", "mend or remove the link") from error
+        raise NotFound(f"no file {path}", "check the path; it is relative to the project's folder") from error
+    except OSError as error:  # ELOOP: a link to itself
+        raise Unavailable(f"{path} can't be read: {error.strerror}", "mend or remove the link") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise Invalid(
+            f"{path} is no regular file", "only files are kept: no folders in a list, pipes or devices"
+        )
+    return status
+
+
+def _speakable(inside: str) -> str:
     try:
         inside.encode()
     except UnicodeEncodeError as error:
-        raise Invalid(f"the name {inside!r} is not UTF-8", "rename the file") from error
-    try:
-        before = path.stat()
-        if before.st_size <= READ_WHOLE_BYTES:
-            data = path.read_bytes()
-            digest, size_bytes = blobs.put(data), len(data)
-        else:
-            digest, size_bytes = blobs.put_file(path), before.st_size
-        after = path.stat()
-    except FileNotFoundError as error:
-        raise NotFound(f"{path} went away while it was added", "add it again when it is complete") from error
-    except OSError as error:
-        raise Unavailable(f"{path} can't be read: {error.strerror}", "check its rights") from error
-    if _mark(before) != _mark(after) or size_bytes != after.st_size:
-        raise Conflict(
-            f"{path} changed while it was added",
-            "wait until its writer is done and add it again",
-            path=str(path),
-        )
-    return FileEntry(inside, digest, size_bytes)
-
-
-def _mark(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_size, status.st_mtime_ns, status.st_ino
+        raise Invalid(
+            f"the name {inside!r} is not UTF-8", "rename the file, for instance with convmv"
+        ) from error
+    return inside

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -12,32 +14,42 @@ from flyball.errors import Invalid
 
 NULLS = ["", "NA", "null"]  # what CSV files write for "nothing"; R's NA is in the flights of the demo
 
+READ_BYTES = 256 << 20  # a CSV file up to here is parsed once; a larger one is scanned
+MOST_TABLES = 200
+_CSV: dict[str, Any] = {"null_values": NULLS, "try_parse_dates": True, "infer_schema_length": 10_000}
+
 
 def is_table(path: str) -> bool:
     """Whether a file of this name is read as a table."""
     return path.endswith((".parquet", ".csv"))
 
 
-def scan(path: str, data: bytes) -> pl.LazyFrame:
-    """A lazy frame over a table's bytes."""
+def scan(path: str, source: bytes | Path) -> pl.LazyFrame:
+    """A lazy frame over a table's bytes, or over the file that holds them; a large file is read as it is scanned."""
     try:
         if path.endswith(".parquet"):
-            return pl.scan_parquet(io.BytesIO(data))
-        return pl.read_csv(
-            io.BytesIO(data), null_values=NULLS, try_parse_dates=True, infer_schema_length=10_000
-        ).lazy()
+            return pl.scan_parquet(io.BytesIO(source) if isinstance(source, bytes) else source)
+        if isinstance(source, bytes) or source.stat().st_size <= READ_BYTES:
+            return pl.read_csv(io.BytesIO(source) if isinstance(source, bytes) else source, **_CSV).lazy()
+        return pl.scan_csv(source, **_CSV)
     except pl.exceptions.NoDataError:
         return pl.LazyFrame()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise Invalid(
-            f"{path} can't be read as a table: {error}", "is it a whole Parquet or CSV file?"
-        ) from error
+        raise _unreadable(path, error) from error
 
 
-def describe(tables: dict[str, pl.LazyFrame]) -> tuple[dict[str, str], int | None, dict[str, dict[str, Any]]]:
-    """Schema, rows and statistics of tables by path; columns carry ``path:`` in front where schemas differ."""
-    if not tables:
+def describe(
+    sources: Mapping[str, bytes | Path],
+) -> tuple[dict[str, str], int | None, dict[str, dict[str, Any]]]:
+    """Schema, rows and statistics of tables by path; columns carry ``path:`` in front where schemas differ.
+
+    Of more than a few hundred tables with different columns, only the columns are told.
+    """
+    if not sources:
         return {}, None, {}
+    if len(sources) > MOST_TABLES:
+        return _describe_many(sources)
+    tables = {path: scan(path, source) for path, source in sources.items()}
     schemas = {path: _schema(path, table) for path, table in tables.items()}
     if len({tuple(schema.items()) for schema in schemas.values()}) == 1:
         schema = next(iter(schemas.values()))
@@ -54,13 +66,32 @@ def describe(tables: dict[str, pl.LazyFrame]) -> tuple[dict[str, str], int | Non
     return all_columns, total, all_statistics
 
 
+def _describe_many(
+    sources: Mapping[str, bytes | Path],
+) -> tuple[dict[str, str], int | None, dict[str, dict[str, Any]]]:
+    """Many files of one shape are one scan; when they are not of one shape, the first tells the columns."""
+    first, source = next(iter(sources.items()))
+    schema = _schema(first, scan(first, source))
+    columns = {name: str(kind) for name, kind in schema.items()}
+    paths = [one for one in sources.values() if isinstance(one, Path)]
+    if len(paths) == len(sources) and len({Path(path).suffix for path in sources}) == 1:
+        try:
+            table = pl.scan_parquet(paths) if first.endswith(".parquet") else pl.scan_csv(paths, **_CSV)
+            return columns, *_statistics(table, schema)
+        except (pl.exceptions.PolarsError, OSError):
+            return columns, None, {}
+    return columns, None, {}
+
+
+def _unreadable(path: str, error: Exception) -> Invalid:
+    return Invalid(f"{path} can't be read as a table: {error}", "is it a whole Parquet or CSV file?")
+
+
 def _schema(path: str, table: pl.LazyFrame) -> pl.Schema:
     try:
         return table.collect_schema()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise Invalid(
-            f"{path} can't be read as a table: {error}", "is it a whole Parquet or CSV file?"
-        ) from error
+        raise _unreadable(path, error) from error
 
 
 def _statistics(table: pl.LazyFrame, schema: pl.Schema) -> tuple[int, dict[str, dict[str, Any]]]:

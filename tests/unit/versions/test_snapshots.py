@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime
 
 import polars as pl
@@ -14,6 +15,8 @@ from flyball.errors import Conflict, Invalid, NotFound
 from flyball.stores.blobs import Blobs
 from flyball.stores.metadata import Ledger
 from flyball.versions import data, sources
+from flyball.versions.content import Content
+from flyball.versions.keeping import Keeper
 
 NOON = datetime(2013, 4, 1, 12, tzinfo=UTC)
 
@@ -140,26 +143,52 @@ def test_a_broken_parquet_file_is_invalid_and_leaves_no_snapshot(ledger, blobs, 
     assert ledger.keys("snapshot") == []
 
 
-def test_a_file_that_changes_while_it_is_added_is_refused(ledger, tmp_path):
-    path = tmp_path / "growing.csv"
-    path.write_text("n\n1\n")
+def test_a_file_whose_writer_never_stops_is_refused(ledger, blobs, tmp_path):
+    path = tmp_path / "growing.bin"
+    path.write_bytes(bytes(20_000_000))
+    done = threading.Event()
 
-    class Slow(Blobs):
-        def put(self, content: bytes) -> str:
-            path.write_text("n\n1\n2\n")  # its writer goes on while we store what we read
-            return super().put(content)
+    def write_on():
+        with path.open("ab", buffering=0) as file:
+            while not done.is_set():
+                file.write(b"more")
 
-    blobs = Slow(Blobs.open("memory:")._store, "memory:")
-    with pytest.raises(Conflict, match="changed while it was added"):
-        data.add(ledger, blobs, "raw", path, actor="a")
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    try:
+        with pytest.raises(Conflict, match="changed while it was added, 4 times"):
+            data.add(ledger, blobs, "raw", path, actor="a")
+    finally:
+        done.set()
+        writer.join()
     assert ledger.keys("snapshot") == []
 
 
-def test_a_large_file_is_stored_without_reading_it_into_memory(blobs, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "READ_WHOLE_BYTES", 3)
-    path = tmp_path / "big.bin"
-    path.write_bytes(b"12345")
-    assert blobs.get(sources.keep("big.bin", path, blobs).digest) == b"12345"
+def test_a_file_that_changed_once_while_it_was_read_is_read_again(blobs, tmp_path, caplog):
+    path = tmp_path / "growing.csv"
+    path.write_bytes(b"n\n1\n" * 3_000_000)
+    (source,) = sources.find(path).files
+
+    class Writer:
+        """Writes once more while the file is read: when its first segment has come."""
+
+        def __init__(self, cutter):
+            self.cutter, self.pool, self.left = cutter, cutter.pool, [b"n\n2\n"]
+
+        def cut(self, handle):
+            for segment in self.cutter.cut(handle):
+                if self.left:
+                    with path.open("ab") as file:
+                        file.write(self.left.pop())
+                yield segment
+
+    with Keeper(blobs, pause=lambda _: None) as keeper:
+        cutter, keeper._cutter = keeper._cutter, Writer(keeper._cutter)
+        keeper.keep(source)
+        keeper._cutter = cutter
+        kept = keeper.finish()
+    assert Content.of_manifest(kept, blobs).read("growing.csv") == path.read_bytes()
+    assert "changed while it was added; trying again" in caplog.text
 
 
 @pytest.mark.parametrize(
