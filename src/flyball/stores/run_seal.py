@@ -78,13 +78,21 @@ def put_head(tx: Transaction, run: Run) -> None:
     upsert(tx.connection, RUNS, [head_of(run)])
 
 
-def sealed_record(connection: Connection, run: Run) -> Run:
-    """The record with what its rows hold now: finite metrics and params (bounded), counts, and the seal."""
+def sealed_record(
+    connection: Connection,
+    run: Run,
+    finite: dict[str, float] | None = None,
+    typed: dict[str, Any] | None = None,
+) -> Run:
+    """The record with what its rows hold now: finite metrics and params (bounded), counts, and the seal.
+
+    ``finite`` and ``typed`` are what its process knows better: the last finite values, and params with their types.
+    """
     facts = run_facts.facts_of(connection, [run.id]).get(run.id, run_facts.Facts())
     return msgspec.structs.replace(
         run,
-        metrics=bounded_metrics(run.metrics, facts),
-        params=bounded_params(run.params, facts.params),
+        metrics=bounded_metrics({**run.metrics, **(finite or {})}, facts),
+        params=bounded_params(run.params, facts.params, typed or {}),
         counts={
             "params": len(facts.params),
             "metrics": len(facts.metrics),
@@ -97,35 +105,34 @@ def sealed_record(connection: Connection, run: Run) -> Run:
 
 def bounded_metrics(known: dict[str, float], facts: run_facts.Facts) -> dict[str, float]:
     """The latest values as JSON can say them; of a metric that is NaN now, the last finite one that was known."""
-    found = {
-        name: one.value
-        for name, one in facts.metrics.items()
-        if one.value - one.value == 0  # finite
-    }
-    merged = {**{name: value for name, value in known.items() if name in facts.metrics}, **found}
-    return dict(list(merged.items())[:NAMES_IN_A_RECORD])
+    found = {name: value for name, value in known.items() if name in facts.metrics}
+    for name, one in facts.metrics.items():
+        if one.value - one.value == 0:  # finite
+            found[name] = one.value
+    return dict(list(found.items())[:NAMES_IN_A_RECORD])
 
 
-def bounded_params(known: dict[str, Any], logged: dict[str, str]) -> dict[str, Any]:
-    """Params with the types they were given with; those logged later as text, long ones cut."""
+def bounded_params(known: dict[str, Any], logged: dict[str, str], typed: dict[str, Any]) -> dict[str, Any]:
+    """Params with the types they were given with where that is known; those logged later bounded, long ones cut."""
     found = dict(known)
     for name, content in logged.items():
         if len(found) >= NAMES_IN_A_RECORD:
             break
         if name not in found:
-            found[name] = content if len(content) <= LETTERS_IN_A_RECORD else f"{content[:1000]}…"
+            short = len(content) <= LETTERS_IN_A_RECORD
+            found[name] = typed.get(name, content) if short else f"{content[:1000]}…"
     return found
 
 
 def problems(ledger: Ledger, run: str) -> list[str]:
     """What of a run's rows is not what was written; empty when every byte holds."""
+    record = ledger.find("run", run, Run)
+    if record is None:
+        return [f"run {run} is gone from the ledger"]
     with ledger.reading() as connection:
         content = connection.execute(sa.select(RUNS).where(RUNS.c.id == run)).first()
         if content is None:
             return [f"run {run} is gone from the table of runs"]
-        record = ledger.find("run", run, Run)
-        if record is None:
-            return [f"run {run} is gone from the ledger"]
         found = [
             f"{name} of run {run} differs from its record"
             for name, value in head_of(record).items()

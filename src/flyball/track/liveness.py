@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from flyball.core.records import Run
+from flyball.stores.run_seal import put_head, sealed_record
+from flyball.stores.runs import RunStore
 
 if TYPE_CHECKING:
     from flyball.stores.metadata import Ledger
@@ -49,21 +51,25 @@ def is_alive(name: str) -> bool:
 
 def recover(ledger: Ledger) -> list[Run]:
     """Mark runs as failed whose process is gone; returns them. Their finished steps stay, so they can be resumed."""
-    gone = [
-        run
-        for run in ledger.ls("run", Run)
-        if run.status == "running" and run.process and not is_alive(run.process)
-    ]
+    gone = [head.id for head in RunStore(ledger).running() if not is_alive(head.process)]
     recovered: list[Run] = []
-    for run in gone:
+    for run_id in gone:
         with ledger.transaction() as tx:
-            now = tx.find("run", run.id, Run)
-            if now is None or now.status != "running" or now.process != run.process:
+            tx.alone(run_id)
+            now = tx.find("run", run_id, Run)
+            if now is None or now.status != "running" or not now.process or is_alive(now.process):
                 continue  # resumed meanwhile
-            ended = msgspec.structs.replace(
-                now, status="failed", ended=tx.now(), error=f"its process ({now.pid}) is gone; it was killed"
+            ended = sealed_record(
+                tx.connection,
+                msgspec.structs.replace(
+                    now,
+                    status="failed",
+                    ended=tx.now(),
+                    error=f"its process ({now.pid}) is gone; it was killed",
+                ),
             )
-            tx.append("run.died", run.id, actor="flyball", sets=[("run", run.id, ended)])
+            tx.append("run.died", run_id, actor="flyball", sets=[("run", run_id, ended)])
+            put_head(tx, ended)
             recovered.append(ended)
     return recovered
 

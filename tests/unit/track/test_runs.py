@@ -15,6 +15,7 @@ from flyball.core.events import Edge
 from flyball.core.records import Run
 from flyball.errors import Conflict, Invalid, Refused
 from flyball.stores.metadata import Ledger
+from flyball.stores.run_seal import put_head
 from flyball.track.liveness import is_alive, process_name, recover
 from flyball.track.runs import get, history, log_metric, log_param, open_run, reopen, start
 
@@ -102,6 +103,7 @@ def test_a_run_whose_process_is_gone_is_marked_and_can_be_reopened(ledger):
     with ledger.transaction() as tx:
         dead = msgspec.structs.replace(tx.find("run", run.id, Run), process=dead_process())
         tx.append("run.moved", run.id, actor="test", sets=[("run", run.id, dead)])
+        put_head(tx, dead)
     assert [one.id for one in recover(ledger)] == [run.id]
     assert recover(ledger) == []
     assert "gone" in get(ledger, run.id).error
