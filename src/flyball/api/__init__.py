@@ -27,7 +27,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 MOST_BYTES = 16 * 1024 * 1024  # of a body
 
 # Verbs that make files where the server stands are for the command line.
-_NOT_OFFERED = {"init"}
+_NOT_OFFERED = {"init", "backup", "restore", "migrate"}
 
 
 def routes(ws: Workspace) -> list[Route]:
@@ -100,7 +100,8 @@ async def _given(request: Request) -> dict[str, Any]:
 
 
 def _call(verb: Verb, given: dict[str, Any], ws: Workspace) -> Any:
-    known = {parameter.name: parameter for parameter in verb.parameters}
+    known = verb.remote
+    given = {name if name in known else name.rstrip("_"): value for name, value in given.items()}
     for name in given:
         if name not in known:
             raise Invalid(f"{verb.words} has no parameter {name!r}", nearest(name, list(known)), field=name)
@@ -108,7 +109,7 @@ def _call(verb: Verb, given: dict[str, Any], ws: Workspace) -> Any:
     for name, parameter in known.items():
         if name in given:
             try:
-                converted[name] = msgspec.convert(given[name], parameter.annotation, strict=False)
+                converted[parameter.name] = msgspec.convert(given[name], parameter.annotation, strict=False)
             except msgspec.ValidationError as error:
                 raise Invalid(f"{name}: {error}", "see /openapi.json", field=name) from error
         elif parameter.default is inspect.Parameter.empty:
@@ -125,8 +126,12 @@ def openapi(verbs: dict[str, Verb]) -> dict[str, Any]:
     """The verbs as OpenAPI 3.1."""
     paths: dict[str, Any] = {}
     for words, verb in verbs.items():
-        required = [p.name for p in verb.parameters if p.default is inspect.Parameter.empty]
-        schema = {"type": "object", "properties": {p.name: _schema(p.annotation) for p in verb.parameters}}
+        remote = verb.remote
+        required = [name for name, one in remote.items() if one.default is inspect.Parameter.empty]
+        schema = {
+            "type": "object",
+            "properties": {name: _schema(one.annotation) for name, one in remote.items()},
+        }
         if required:
             schema["required"] = required
         operation = {

@@ -1,48 +1,36 @@
-"""``flyball explain``: a prediction's lineage, down to the bytes it was learned from; with --verify every digest rechecked."""
+"""``flyball explain``: what a thing was made from, or what was made from it; with --verify every digest rechecked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flyball.core.hashing import digest_bytes
-from flyball.core.records import (
-    Alias,
-    Code,
-    Decision,
-    Environment,
-    ModelVersion,
-    Report,
-    Route,
-    Run,
-    Snapshot,
-)
-from flyball.errors import FlyballError, NotFound, Refused
+from flyball.core.lineage import Direction, Graph
+from flyball.errors import FlyballError, Invalid, Unavailable, nearest
+from flyball.service.lineage.tree import Branch, called, lines, tree
 from flyball.service.verb import CURRENT, verb
 from flyball.service.workspace import Workspace
 
+if TYPE_CHECKING:
+    from flyball.service.lineage.reading import Reading
 
-class Node(msgspec.Struct, kw_only=True):
-    """One thing of the lineage: what it is, its facts, what it was made from, and whether its digest holds."""
-
-    what: str
-    name: str
-    facts: dict[str, Any] = {}
-    verified: bool | None = None  # None: not asked for
-    broken: str = ""
-    of: list[Node] = []
+FORMS = ("tree", "json", "svg", "dot", "openlineage")
 
 
 class Explanation(msgspec.Struct, kw_only=True):
     """The tree, and what of it is not what it was."""
 
     id: str
-    tree: Node
+    direction: str
+    tree: Branch
     verified: bool | None
     broken: list[str]
     objects: int
+    cut: int = 0  # things beyond the depth asked for
+    reach: dict[str, int] = {}  # how many of each kind lie behind it
 
     @property
     def exit_code(self) -> int:
@@ -50,314 +38,254 @@ class Explanation(msgspec.Struct, kw_only=True):
 
     def as_text(self) -> str:
         """The tree for people."""
-        lines = list(_lines(self.tree, ""))
+        text = list(lines(self.tree))
+        if self.direction == "down":
+            text.append(_reach(self.reach))
+        if self.cut:
+            text.append(f"… and {self.cut} more, deeper; --depth says how far to look")
         if self.verified is not None:
-            verdict = (
-                "every digest holds" if not self.broken else "NOT what it was: " + "; ".join(self.broken)
-            )
-            lines.append(f"\nverified {self.objects} objects: {verdict}")
-        return "\n".join(lines)
+            text.append(f"\n{_verdict(self.objects, self.broken)}")
+        return "\n".join(text)
 
 
-@verb("explain", reads=True)
-def explain(prediction: str, verify: bool = False, *, ws: Workspace = CURRENT) -> Explanation:
-    """Explain a prediction (or a model, run or snapshot): what it was made from, and who put it in service.
+class Document(msgspec.Struct, kw_only=True):
+    """The lineage in another form; ``text`` is the whole document, or where it was written or sent."""
 
-    --verify recomputes every digest on the way; exit 1 names each object that is not what it was.
+    form: str
+    content: Any  # of JSON forms; None of the others
+    text: str
+    broken: list[str]
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.broken else 0
+
+    @property
+    def result(self) -> Any:
+        return self.text if self.content is None else self.content
+
+    def as_text(self) -> str:
+        return self.text
+
+
+@verb("explain", reads=True, local=("out", "emit"))
+def explain(
+    thing: str,
+    verify: bool = False,
+    down: bool = False,
+    depth: int | None = None,
+    as_: str = "tree",
+    out: str = "",
+    emit: str = "",
+    *,
+    ws: Workspace = CURRENT,
+) -> Explanation | Document:
+    """Explain a prediction, model, run, snapshot, feature view, report or digest: what it was made from, and by whom.
+
+    --down shows what was made from it, and whom it serves: who breaks if it changes. A package (numpy==2.0.0) or a
+    commit is explained downwards. --verify recomputes every digest on the way; exit 1 names each object that is not
+    what it was; `flyball explain . --verify` rechecks all there is. --as json, svg, dot or openlineage; --emit sends
+    the run events to an OpenLineage endpoint.
     """
-    check = _Check(ws, verify)
-    if prediction.startswith("run_"):
-        tree = _run(check, prediction)
-    elif "@" in prediction and prediction in ws.ledger.keys("snapshot"):
-        tree = _snapshot(check, prediction)
-    elif "@" in prediction:
-        from flyball.models import registry
+    from flyball.service.lineage.words import WHOLE
 
-        tree = _model(check, registry.resolve(ws.ledger, prediction).ref)
-    else:
-        tree = _prediction(check, prediction)
-    return Explanation(
-        id=prediction,
-        tree=tree,
-        verified=not check.broken if verify else None,
-        broken=check.broken,
-        objects=check.objects,
-    )
+    if as_ not in FORMS:
+        raise Invalid(f"no form {as_!r}", nearest(as_, list(FORMS)), field="as")
+    if depth is not None and depth < 0:
+        raise Invalid(f"depth is {depth}", "0 shows the thing alone, 1 one step further", field="depth")
+    if thing in WHOLE:
+        return _whole(ws, thing, verify)
+    with ws.ledger.reading() as connection:
+        from flyball.service.lineage.reading import Reading
 
+        reading = Reading(connection)
+        graph = build(ws, reading, thing, down=down, depth=depth, verify=verify)
+    objects, broken = 0, []
+    if verify:
+        from flyball.service.lineage.verifying import verify as recheck
 
-class _Check:
-    """Rechecks objects when asked to, each once, and remembers what was broken."""
-
-    def __init__(self, ws: Workspace, verify: bool) -> None:
-        self.ws = ws
-        self.verify = verify
-        self.broken: list[str] = []
-        self.objects = 0
-        self._seen: dict[str, str] = {}
-
-    def blob(self, node: Node, digest: str) -> None:
-        """Recompute the digest of stored bytes."""
-        self._note(node, digest, lambda: self._blob(digest))
-
-    def record(self, node: Node, noun: str, key: str) -> None:
-        """Recheck a record against the ledger's chain."""
-        self._note(node, f"{noun} {key}", lambda: self.ws.ledger.verify(noun, key))
-
-    def event(self, node: Node, seq: int, name: str) -> None:
-        """Recheck an event against the chain."""
-        self._note(node, f"event {name}", lambda: self.ws.ledger.verify_event(seq))
-
-    def content(self, node: Node, name: str, expected: str, found: str) -> None:
-        """Compare a recomputed digest."""
-        self._note(node, name, lambda: "" if expected == found else f"{name} has changed")
-
-    def _blob(self, digest: str) -> str:
-        try:
-            data = self.ws.blobs.read_unchecked(digest)
-        except NotFound:
-            return f"blob {digest} is gone"
-        return "" if digest_bytes(data) == digest else f"blob {digest} has changed"
-
-    def _note(self, node: Node, key: str, look: Any) -> None:
-        if not self.verify:
-            return
-        if key not in self._seen:
-            self.objects += 1
-            try:
-                self._seen[key] = look()
-            except FlyballError as error:
-                self._seen[key] = f"{key} can't be read: {error.what}"
-            if self._seen[key]:
-                self.broken.append(self._seen[key])
-        if self._seen[key]:
-            node.verified, node.broken = False, self._seen[key]
-        elif node.verified is None:
-            node.verified = True
-
-
-_SHOWN = (
-    "endpoint",
-    "model",
-    "assigned",
-    "arm",
-    "rho",
-    "output",
-    "fallback",
-    "error",
-    "latency_us",
-    "entities",
-    "label",
-)
-
-
-def _prediction(check: _Check, identifier: str) -> Node:
-    from flyball.core.clock import from_us
-    from flyball.stores.predictions import seal_of
-
-    if check.verify and (changed := check.ws.predictions.changed(identifier)):
-        raise Refused(
-            f"the prediction log is not what was written: {'; '.join(changed)}",
-            "flyball restore BACKUP brings it back; without --verify what can still be read is shown",
-            broken=changed,
+        verdict = recheck(ws, reading, graph)
+        objects, broken = verdict.objects, verdict.broken
+    if as_ == "tree" and not out and not emit:
+        return Explanation(
+            id=thing,
+            direction=graph.direction,
+            tree=tree(graph),
+            verified=not broken if verify else None,
+            broken=broken,
+            objects=objects,
+            cut=graph.cut,
+            reach=reach_of(graph),
         )
-    row = check.ws.predictions.find(identifier)
-    facts = {
-        "at": from_us(row["at_us"]),
-        **{name: row[name] for name in _SHOWN if row[name] not in (None, "", [])},
-    }
-    node = Node(what="prediction", name=identifier, facts=facts)
-    check.content(node, f"prediction {identifier}", row["seal"], seal_of(row))
-    node.of = [_model(check, row["model"]), _features(check, row)]
-    cause = _route_cause(check, row["endpoint"], row["generation"])
-    if cause is not None:
-        node.of.append(cause)
-    return node
+    return _document(ws, reading, graph, as_, out, emit, _verdict(objects, broken) if verify else "", broken)
 
 
-def _features(check: _Check, row: dict[str, Any]) -> Node:
-    """The values the model was given, each with the time at which its newest part happened."""
-    from flyball.core.clock import from_us
+def build(
+    ws: Workspace,
+    reading: Reading,
+    thing: str,
+    *,
+    down: bool = False,
+    depth: int | None = None,
+    verify: bool = False,
+) -> Graph:
+    """The graph of a thing named by a person."""
+    from flyball.errors import NotFound
+    from flyball.service.lineage import predictions
+    from flyball.service.lineage.backward import package_node
+    from flyball.service.lineage.words import key_of_words, not_found
 
-    version = check.ws.ledger.get("model", row["model"], ModelVersion)
-    names = [field.name for field in version.signature.inputs]
-    facts: dict[str, Any] = {}
-    for name, value, at in zip(names, row["features"], row["times_us"] or [None] * len(names), strict=False):
-        facts[name] = value if at is None else f"{_short(value)} of {from_us(at):%Y-%m-%d %H:%M}"
-    node = Node(what="features", name=f"{len(names)} values", facts=facts)
-    if version.feature_service is not None:
-        node.name += f" of {version.feature_service}"
-        check.record(node, "service", version.feature_service)
-        for ref in check.ws.ledger.get("service", version.feature_service, dict)["views"]:
-            view = check.ws.ledger.get("view", ref, dict)
-            child = Node(what="view", name=ref, facts={"source": view["source"], "entity": view["entity"]})
-            check.record(child, "view", ref)
-            node.of.append(child)
-    return node
+    direction: Direction = "down" if down else "up"
+    key = key_of_words(ws, reading.ledger, thing, direction)
+    root: Any = key
+    if key.startswith("prediction:"):
+        try:
+            root = predictions.root_of(ws, reading, key.partition(":")[2], verify=verify)
+        except NotFound:
+            raise not_found(ws, reading.ledger, thing) from None
+    elif key.startswith(("package:", "commit:")):
+        direction = "down"
+        root = package_node(reading, key) if key.startswith("package:") else key
+    graph = reading.graph(root, direction, depth)
+    if direction == "down":
+        predictions.add_answers(ws, graph)
+    _add_sizes(ws, graph)
+    return graph
 
 
-def _route_cause(check: _Check, endpoint: str, generation: int) -> Node | None:
-    """Who or what put this version in service: the event that set the route, and its decision."""
-    for event in check.ws.ledger.events(subject=endpoint):
-        for change in event.sets:
-            if change.noun != "route" or change.content is None or change.content["generation"] != generation:
+def _add_sizes(ws: Workspace, graph: Graph) -> None:
+    """How large each artifact is, where asking costs no trip over a network."""
+    if ws.blobs.folder is None:
+        return
+    for node in graph.nodes.values():
+        if node.noun == "artifact":
+            try:
+                node.facts["bytes"] = ws.blobs.size_bytes(node.key)
+            except FlyballError:  # a file of a snapshot lies in packs; --verify knows what is gone
                 continue
-            route = msgspec.convert(change.content, Route)
-            arms = ", ".join(f"{arm.model} {arm.weight:.0%}" for arm in route.arms)
-            node = Node(
-                what="route",
-                name=f"{endpoint} generation {generation}",
-                facts={"at": event.at, "arms": arms, "by": event.actor, "because": route.because},
-            )
-            check.event(node, event.seq, event.id)
-            for other in event.sets:
-                if other.noun == "decision":
-                    node.of.append(_decision(check, other.key))
-            return node
-    return None
 
 
-def _decision(check: _Check, key: str) -> Node:
-    decision = check.ws.ledger.get("decision", key, Decision)
-    node = Node(
-        what="decision",
-        name=key,
-        facts={"action": decision.action, "because": decision.because, "evidence": decision.evidence},
+def _whole(ws: Workspace, thing: str, verify: bool) -> Explanation:
+    """All that a workspace holds, by noun."""
+    from flyball.service.lineage.verifying import verify_all
+    from flyball.stores.lineage import LedgerReader
+
+    with ws.ledger.reading() as connection:
+        facts: dict[str, Any] = {
+            f"{noun} records": many for noun, many in LedgerReader(connection).count().items()
+        }
+    found = verify_all(ws) if verify else None
+    root = Branch(
+        what="workspace",
+        name=str(ws.root),
+        key=thing,
+        facts=facts,
+        verified=None if found is None else not found.broken,
+        broken=found.broken if found else [],
     )
-    check.record(node, "decision", key)
-    return node
-
-
-def _model(check: _Check, ref: str) -> Node:
-    ws = check.ws
-    version = ws.ledger.get("model", ref, ModelVersion)
-    aliases = [a.alias for a in ws.ledger.ls("alias", Alias) if f"{a.model}@{a.number}" == ref]
-    node = Node(
-        what="model",
-        name=ref,
-        facts={
-            "format": version.format,
-            "registered": version.created,
-            "aliases": ", ".join(aliases),
-            "feature_service": version.feature_service,
-            "metrics": version.metrics,
-            "export": version.export,
-            "note": version.note,
-        },
+    return Explanation(
+        id=thing,
+        direction="up",
+        tree=root,
+        verified=None if found is None else not found.broken,
+        broken=found.broken if found else [],
+        objects=found.objects if found else 0,
     )
-    node.facts = {name: value for name, value in node.facts.items() if value}
-    check.record(node, "model", ref)
-    node.of.append(_blob(check, "model bytes", version.artifact))
-    if version.native:
-        node.of.append(_blob(check, "native model", version.native))
-    if version.gate:
-        node.of.append(_report(check, version.gate))
-    if version.run:
-        node.of.append(_run(check, version.run))
-    return node
 
 
-def _blob(check: _Check, what: str, digest: str) -> Node:
-    node = Node(what=what, name=digest)
-    if digest in check.ws.blobs:
-        node.facts = {"bytes": check.ws.blobs.size_bytes(digest)}
-    check.blob(node, digest)
-    return node
+def _document(
+    ws: Workspace,
+    reading: Reading,
+    graph: Graph,
+    form: str,
+    out: str,
+    emit: str,
+    said: str,
+    broken: list[str],
+) -> Document:
+    """The graph in the form asked for, written to a file or sent when that was asked for."""
+    if emit:
+        from flyball.service.lineage.openlineage import events, send
+
+        sent = send(emit, events(ws, reading, graph))
+        return Document(
+            form="openlineage",
+            content={"sent": sent, "to": emit},
+            text=f"sent {sent} events to {emit}",
+            broken=broken,
+        )
+    content, text = _FORMS[form](ws, reading, graph)
+    if not out:
+        return Document(form=form, content=content, text=text, broken=broken)
+    path = Path(out)
+    try:
+        path.write_text(text + "\n")
+    except OSError as error:
+        raise Unavailable(f"{path} can't be written: {error.strerror}", "does its folder exist?") from error
+    told = f"wrote {path}" + (f"\n{said}" if said else "")
+    return Document(form=form, content={"out": str(path), "broken": broken}, text=told, broken=broken)
 
 
-def _report(check: _Check, key: str) -> Node:
-    report = check.ws.ledger.get("report", key, Report)
-    node = Node(
-        what=report.kind,
-        name=key,
-        facts={"passed": report.passed, "summary": report.summary, "at": report.at},
-    )
-    check.record(node, "report", key)
-    return node
+def _as_tree(_ws: Workspace, _reading: Reading, graph: Graph) -> tuple[Any, str]:
+    return None, "\n".join(lines(tree(graph)))
 
 
-def _run(check: _Check, key: str) -> Node:
-    ws = check.ws
-    run = ws.ledger.get("run", key, Run)
-    node = Node(
-        what="run",
-        name=key,
-        facts={
-            "pipeline": run.pipeline,
-            "started": run.started,
-            "params": run.params,
-            "by": run.actor,
-            "because": run.because,
-        },
-    )
-    check.record(node, "run", key)
-    code = ws.ledger.find("code", run.code, Code)
-    if code is not None:
-        node.of.append(_code(check, code))
-    environment = ws.ledger.find("environment", run.environment, Environment)
-    if environment is not None:
-        node.of.append(_environment(check, environment))
-    for ref in dict.fromkeys(value.removeprefix("snapshot:") for value in run.inputs.values()):
-        if ws.ledger.find("snapshot", ref, Snapshot) is not None:
-            node.of.append(_snapshot(check, ref))
-    if run.because.startswith("dec_"):
-        node.of.append(_decision(check, run.because))
-    return node
+def _as_json(_ws: Workspace, _reading: Reading, graph: Graph) -> tuple[Any, str]:
+    content = {
+        "root": graph.root,
+        "direction": graph.direction,
+        "cut": graph.cut,
+        "nodes": list(graph.nodes.values()),
+        "links": graph.links,
+    }
+    plain = msgspec.to_builtins(content, enc_hook=str)
+    return plain, msgspec.json.format(msgspec.json.encode(plain)).decode()
 
 
-def _code(check: _Check, code: Code) -> Node:
-    node = Node(what="code", name=code.digest, facts={"commit": code.commit, "branch": code.branch})
-    node.facts = {name: value for name, value in node.facts.items() if value}
-    check.record(node, "code", code.digest)
-    if code.patch:
-        node.of.append(_blob(check, "uncommitted patch", code.patch))
-    for source in code.sources:
-        one = Node(what="source", name=source.path)
-        check.blob(one, source.digest)
-        node.of.append(one)
-    return node
+def _as_svg(_ws: Workspace, _reading: Reading, graph: Graph) -> tuple[Any, str]:
+    from flyball.service.lineage.drawing import svg
+
+    return None, svg(graph)
 
 
-def _environment(check: _Check, environment: Environment) -> Node:
-    node = Node(
-        what="environment",
-        name=environment.digest,
-        facts={
-            "python": environment.python,
-            "platform": environment.platform,
-            "packages": len(environment.packages),
-        },
-    )
-    check.record(node, "environment", environment.digest)
-    return node
+def _as_dot(_ws: Workspace, _reading: Reading, graph: Graph) -> tuple[Any, str]:
+    from flyball.service.lineage.drawing import dot
+
+    return None, dot(graph)
 
 
-def _snapshot(check: _Check, ref: str) -> Node:
-    snapshot = check.ws.ledger.get("snapshot", ref, Snapshot)
-    node = Node(
-        what="data",
-        name=ref,
-        facts={"rows": snapshot.rows, "files": len(snapshot.files), "digest": snapshot.digest},
-    )
-    check.record(node, "snapshot", ref)
-    for file in snapshot.files:
-        one = Node(what="file", name=file.path, facts={"bytes": file.size_bytes, "digest": file.digest})
-        check.blob(one, file.digest)
-        node.of.append(one)
-    return node
+def _as_openlineage(ws: Workspace, reading: Reading, graph: Graph) -> tuple[Any, str]:
+    from flyball.service.lineage.openlineage import events
+
+    found = events(ws, reading, graph)
+    return found, "\n".join(msgspec.json.encode(one).decode() for one in found)
 
 
-def _lines(node: Node, indent: str) -> Iterator[str]:
-    mark = {None: "", True: "ok ", False: "CHANGED "}[node.verified]
-    yield f"{indent}{mark}{node.what} {node.name}"
-    for name, value in node.facts.items():
-        yield f"{indent}    {name}: {_short(value)}"
-    for child in node.of:
-        yield from _lines(child, indent + "  ")
+_FORMS: dict[str, Callable[[Workspace, Reading, Graph], tuple[Any, str]]] = {
+    "tree": _as_tree,
+    "json": _as_json,
+    "svg": _as_svg,
+    "dot": _as_dot,
+    "openlineage": _as_openlineage,
+}
 
 
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, dict):
-        return ", ".join(f"{name}={_short(one)}" for name, one in value.items())
-    return str(value)
+def reach_of(graph: Graph) -> dict[str, int]:
+    """How many of each kind lie behind the root; of predictions, how many there were."""
+    found: dict[str, int] = {}
+    for node in graph.nodes.values():
+        if node.key != graph.root:
+            what, _ = called(node)
+            found[what] = found.get(what, 0) + int(node.facts.get("count", 1))
+    return dict(sorted(found.items()))
+
+
+def _reach(reach: dict[str, int]) -> str:
+    if not reach:
+        return "  nothing was made from it"
+    return "\nreaches " + ", ".join(f"{many:,} {what}" for what, many in reach.items())
+
+
+def _verdict(objects: int, broken: list[str]) -> str:
+    verdict = "NOT what it was: " + "; ".join(broken) if broken else "every digest holds"
+    return f"verified {objects} objects: {verdict}"
