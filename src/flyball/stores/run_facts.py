@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
 from blake3 import blake3
 from sqlalchemy.engine import Connection
 
-from flyball.errors import Invalid
+from flyball.errors import Invalid, Refused
 from flyball.stores.points import FULL, TAIL, Series, joined, link, newest, pack, unpack
+from flyball.stores.prepared import Prepared
 from flyball.stores.run_tables import ARTIFACTS, FACTS, POINTS, ROWS_AT_ONCE, in_parts, rows_of, upsert
 
 LETTERS_OF_A_NAME = 250
 LETTERS_OF_A_VALUE = 1_048_576
+
+
+_FEW = 20  # names: so many single look-ups are cheaper than building a statement for them
 
 
 class Latest(msgspec.Struct, frozen=True):
@@ -88,8 +92,13 @@ def number_of(content: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def add_texts(connection: Connection, run: str, kind: str, values: Mapping[str, Any], at_us: int) -> None:
-    """Write params or tags; a param with another value than it has is :class:`Invalid`, and nothing is written."""
+def add_texts(
+    connection: Connection, run: str, kind: str, values: Mapping[str, Any], at_us: int, *, fresh: bool = False
+) -> None:
+    """Write params or tags; a param with another value than it has is :class:`Invalid`, and nothing is written.
+
+    ``fresh`` says that the run has none yet.
+    """
     texts = {check_name(kind, name): text_of(value) for name, value in values.items()}
     for name, content in texts.items():
         if len(content) > LETTERS_OF_A_VALUE:
@@ -99,19 +108,32 @@ def add_texts(connection: Connection, run: str, kind: str, values: Mapping[str, 
                 name=name,
             )
         _check_text(f"the {kind} {name!r}", content)
-    if kind == "param":
+    if kind == "param" and not fresh:
         texts = _unwritten(connection, run, texts)
     rows = [_text_row(run, kind, name, content, at_us) for name, content in texts.items()]
     upsert(connection, FACTS, rows)
 
 
+_ONE_PARAM = Prepared(
+    sa.select(FACTS.c.name, FACTS.c.text).where(
+        FACTS.c.run == sa.bindparam("id"),
+        FACTS.c.kind == sa.literal_column("'param'"),
+        FACTS.c.name == sa.bindparam("param"),
+    )
+)
+
+
 def _unwritten(connection: Connection, run: str, texts: dict[str, str]) -> dict[str, str]:
     known: dict[str, str] = {}
-    for part in in_parts(texts):
-        query = sa.select(FACTS.c.name, FACTS.c.text).where(
-            FACTS.c.run == run, FACTS.c.kind == "param", FACTS.c.name.in_(part)
-        )
-        known.update(rows_of(connection, query))
+    if len(texts) <= _FEW:
+        for name in texts:
+            known.update(_ONE_PARAM.rows(connection, {"id": run, "param": name}))
+    else:
+        for part in in_parts(texts):
+            query = sa.select(FACTS.c.name, FACTS.c.text).where(
+                FACTS.c.run == run, FACTS.c.kind == "param", FACTS.c.name.in_(part)
+            )
+            known.update(rows_of(connection, query))
     for name, content in known.items():
         if texts.pop(name) != content:
             raise Invalid(
@@ -145,13 +167,10 @@ def add_points(connection: Connection, run: str, series: Mapping[str, Series], *
     With ``once``, a point that is there already (same step, time and value) is left out: a batch sent twice counts once.
     """
     given = {check_name("metric", name): one for name, one in series.items() if len(one)}
-    known: dict[str, Any] = {}
-    for part in in_parts(given):
-        query = sa.select(FACTS).where(FACTS.c.run == run, FACTS.c.kind == "metric", FACTS.c.name.in_(part))
-        known |= {row.name: row for row in connection.execute(query)}
+    known = _standing(connection, run, list(given))
     if once:
         given = _unseen(connection, run, given)
-    tails = _tails(connection, run, [row.name for row in known.values() if row.tail < TAIL])
+    tails = {name: _tail(connection, run, known[name]) for name in given if name in known}
     facts: list[dict[str, Any]] = []
     blocks: list[dict[str, Any]] = []
     for name, one in given.items():
@@ -162,23 +181,67 @@ def add_points(connection: Connection, run: str, series: Mapping[str, Series], *
     upsert(connection, FACTS, facts)
 
 
-def _tails(connection: Connection, run: str, names: Sequence[str]) -> dict[str, Any]:
-    """The last block of each of these metrics."""
-    found: dict[str, Any] = {}
-    for part in in_parts(names):
-        last = sa.and_(
-            FACTS.c.run == POINTS.c.run,
-            FACTS.c.kind == "metric",
-            FACTS.c.name == POINTS.c.name,
-            FACTS.c.block == POINTS.c.block,
+class _Standing(NamedTuple):
+    """The row of a metric."""
+
+    run: str
+    kind: str
+    name: str
+    text: str | None
+    number: float | None
+    step: int
+    at_us: int
+    points: int
+    block: int
+    tail: int
+    head: bytes
+
+
+_ALL_METRICS = Prepared(
+    sa.select(*FACTS.c).where(
+        FACTS.c.run == sa.bindparam("id"), FACTS.c.kind == sa.literal_column("'metric'")
+    )
+)
+_ONE_METRIC = Prepared(
+    sa.select(*FACTS.c).where(
+        FACTS.c.run == sa.bindparam("id"),
+        FACTS.c.kind == sa.literal_column("'metric'"),
+        FACTS.c.name == sa.bindparam("metric"),
+    )
+)
+
+
+def _standing(connection: Connection, run: str, names: list[str]) -> dict[str, _Standing]:
+    """Where these metrics stand, of those there are."""
+    if len(names) <= _FEW:
+        rows = [row for name in names for row in _ONE_METRIC.rows(connection, {"id": run, "metric": name})]
+    else:
+        wanted = set(names)
+        rows = [row for row in _ALL_METRICS.rows(connection, {"id": run}) if row[2] in wanted]
+    return {row[2]: _Standing(*row) for row in rows}
+
+
+_ONE_BLOCK = Prepared(
+    sa.select(POINTS.c.block, POINTS.c.n, POINTS.c.content, POINTS.c.before).where(
+        POINTS.c.run == sa.bindparam("id"),
+        POINTS.c.name == sa.bindparam("metric"),
+        POINTS.c.block == sa.bindparam("number"),
+    )
+)
+
+
+def _tail(connection: Connection, run: str, known: _Standing) -> tuple[int, int, bytes, bytes] | None:
+    """The last block of a metric when it is to be filled up: number, points, content, the chain before it."""
+    if known.tail >= TAIL:
+        return None
+    rows = _ONE_BLOCK.rows(connection, {"id": run, "metric": known.name, "number": known.block})
+    if not rows:
+        raise Refused(
+            f"the last block of {known.name} of run {run} is gone",
+            "flyball restore BACKUP brings the last backup back",
         )
-        query = (
-            sa.select(POINTS)
-            .select_from(FACTS.join(POINTS, last))
-            .where(FACTS.c.run == run, FACTS.c.name.in_(part))
-        )
-        found |= {row.name: row for row in connection.execute(query)}
-    return found
+    block, n, content, before = rows[0]
+    return block, n, bytes(content), bytes(before)
 
 
 def _unseen(connection: Connection, run: str, given: Mapping[str, Series]) -> dict[str, Series]:
@@ -203,13 +266,13 @@ def _unseen(connection: Connection, run: str, given: Mapping[str, Series]) -> di
 
 
 def _grown(
-    run: str, name: str, added: Series, known: Any, tail: Any
+    run: str, name: str, added: Series, known: _Standing | None, tail: tuple[int, int, bytes, bytes] | None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """A metric's row, and its blocks that are new or longer: the last block is filled up first."""
     block, before, series = 0, b"", added
     if tail is not None:
-        block, before = tail.block, bytes(tail.before)
-        series = joined((unpack(bytes(tail.content), tail.n), added))
+        block, n, content, before = tail
+        series = joined((unpack(content, n), added))
     elif known is not None:
         block, before = known.block + 1, bytes(known.head)
     blocks: list[dict[str, Any]] = []
@@ -272,57 +335,63 @@ def value_of(number: float | None, content: str | None) -> float:
     return float(content) if content is not None else math.nan if number is None else number
 
 
-def facts_of(connection: Connection, runs: Any) -> dict[str, Facts]:
-    """The facts of these runs: a list of ids, or a query that selects them."""
-    columns = (
-        FACTS.c.run,
-        FACTS.c.kind,
-        FACTS.c.name,
-        FACTS.c.text,
-        FACTS.c.number,
-        FACTS.c.step,
-        FACTS.c.at_us,
-        FACTS.c.points,
-    )
+_OF_RUN = Prepared(sa.select(*FACTS.c).where(FACTS.c.run == sa.bindparam("id")))
+_OF_OWNER = Prepared(sa.select(*ARTIFACTS.c).where(ARTIFACTS.c.owner == sa.bindparam("id")))
+_COLUMNS = (
+    FACTS.c.run,
+    FACTS.c.kind,
+    FACTS.c.name,
+    FACTS.c.text,
+    FACTS.c.number,
+    FACTS.c.step,
+    FACTS.c.at_us,
+    FACTS.c.points,
+)
+
+
+def facts_of(connection: Connection, runs: list[str]) -> dict[str, Facts]:
+    """The facts of these runs; those without any are left out."""
+    if len(runs) == 1:
+        return _folded(_OF_RUN.rows(connection, {"id": runs[0]}))
     found: dict[str, Facts] = {}
-    parts = in_parts(runs) if isinstance(runs, list) else [runs]
-    for part in parts:
-        for run, kind, name, content, number, step, at_us, points in rows_of(
-            connection, sa.select(*columns).where(FACTS.c.run.in_(part))
-        ):
-            facts = found.get(run)
-            if facts is None:
-                facts = found[run] = Facts({}, {}, {})
-            if kind == "metric":
-                facts.metrics[name] = Latest(value_of(number, content), step, at_us, points)
-            elif kind == "param":
-                facts.params[name] = content
-            else:
-                facts.tags[name] = content
+    for part in in_parts(runs):
+        found |= _folded(rows_of(connection, sa.select(*_COLUMNS).where(FACTS.c.run.in_(part))))
     return found
 
 
-def seal(connection: Connection, run: str) -> str:
-    """The digest of everything a run has: its params, tags, latest metrics, heads of histories, and artifacts."""
+def _folded(rows: list[tuple[Any, ...]]) -> dict[str, Facts]:
+    found: dict[str, Facts] = {}
+    for run, kind, name, content, number, step, at_us, points, *_ in rows:
+        facts = found.get(run)
+        if facts is None:
+            facts = found[run] = Facts({}, {}, {})
+        if kind == "metric":
+            facts.metrics[name] = Latest(value_of(number, content), step, at_us, points)
+        elif kind == "param":
+            facts.params[name] = content
+        else:
+            facts.tags[name] = content
+    return found
+
+
+def sealed(connection: Connection, run: str) -> tuple[Facts, str]:
+    """Everything a run has, and the digest of it: params, tags, latest metrics, heads of histories, artifacts."""
+    facts = _OF_RUN.rows(connection, {"id": run})
     digest = blake3()
-    facts = rows_of(connection, sa.select(*FACTS.c).where(FACTS.c.run == run))
-    artifacts = rows_of(connection, sa.select(*ARTIFACTS.c).where(ARTIFACTS.c.owner == run))
-    for rows in (facts, artifacts):
-        lines = sorted(_line(row) for row in rows)  # by bytes, not by a database's collation
+    for rows in (facts, _OF_OWNER.rows(connection, {"id": run})):
+        lines = sorted([_line(row) for row in rows])  # by bytes, not by a database's collation
         for start in range(0, len(lines), ROWS_AT_ONCE):
             digest.update(b"\n".join(lines[start : start + ROWS_AT_ONCE]) + b"\n")
         digest.update(b"\x00")
-    return "b3:" + digest.hexdigest()
+    return _folded(facts).get(run) or Facts(), "b3:" + digest.hexdigest()
 
 
 def _line(row: Sequence[Any]) -> bytes:
     # Numbers by repr: JSON has no infinity, and repr says every bit of a float.
-    return msgspec.json.encode(
-        [
-            repr(one) if isinstance(one, float) else bytes(one) if isinstance(one, memoryview) else one
-            for one in row
-        ]
-    )
+    return _encode([repr(one) if type(one) is float else one for one in row])
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 def blocks_of(connection: Connection, run: str, name: str) -> Iterator[Any]:

@@ -19,6 +19,7 @@ from flyball.core.records import Run
 from flyball.errors import Invalid, NotFound
 from flyball.stores import run_facts
 from flyball.stores.points import link, unpack
+from flyball.stores.prepared import Prepared
 from flyball.stores.run_tables import FACTS, POINTS, RUNS, upsert
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 NAMES_IN_A_RECORD = 1000  # of params and of metrics: with more, the record counts them
 LETTERS_IN_A_RECORD = 4000  # of a param that was logged: the whole of it is in the table
+
+
+_HEAD = Prepared(sa.select(RUNS.c.ended_us, RUNS.c.deleted_us).where(RUNS.c.id == sa.bindparam("id")))
 
 
 @contextmanager
@@ -48,7 +52,7 @@ def changing(ledger: Ledger, run: str, actor: str = "") -> Iterator[Connection]:
 
 def open_head(connection: Connection, run: str) -> Any:
     """The head of a run that may be written."""
-    head = connection.execute(sa.select(RUNS).where(RUNS.c.id == run)).first()
+    head = _HEAD.run(connection, {"id": run}).first()
     if head is None:
         raise NotFound(f"no run {run!r}", "flyball runs ls names them", noun="run", key=run)
     if head.deleted_us is not None:
@@ -88,7 +92,7 @@ def sealed_record(
 
     ``finite`` and ``typed`` are what its process knows better: the last finite values, and params with their types.
     """
-    facts = run_facts.facts_of(connection, [run.id]).get(run.id, run_facts.Facts())
+    facts, seal = run_facts.sealed(connection, run.id)
     return msgspec.structs.replace(
         run,
         metrics=bounded_metrics({**run.metrics, **(finite or {})}, facts),
@@ -99,7 +103,7 @@ def sealed_record(
             "tags": len(facts.tags),
             "points": sum(one.points for one in facts.metrics.values()),
         },
-        seal=run_facts.seal(connection, run.id),
+        seal=seal,
     )
 
 
@@ -150,7 +154,7 @@ def problems(ledger: Ledger, run: str) -> list[str]:
         ).scalars():
             if name not in named:
                 found.append(f"the metric {name} of run {run} is gone, its points are there")
-        if record.seal and run_facts.seal(connection, run) != record.seal:
+        if record.seal and run_facts.sealed(connection, run)[1] != record.seal:
             found.append(f"params, tags, metrics or artifacts of run {run} have changed since it was sealed")
     return found
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from flyball.stores.engine import text
 from flyball.stores.metadata import meta
+from flyball.stores.prepared import upsert_of
 
 _long_text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
@@ -83,18 +83,13 @@ ROWS_AT_ONCE = 10_000
 _NAMES_AT_ONCE = 500  # of an IN: SQLite takes 32,766 variables, and long lists plan badly
 
 
+_UPSERTS = {table.name: upsert_of(table) for table in (RUNS, FACTS, POINTS, ARTIFACTS)}
+
+
 def upsert(connection: Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows; one with a key that exists takes the place of the other."""
-    if not rows:
-        return
-    keys = [column.name for column in table.primary_key]
-    insert: Any = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
-    rest = [name for name in rows[0] if name not in keys]
-    statement = insert.on_conflict_do_update(
-        index_elements=keys, set_={name: insert.excluded[name] for name in rest}
-    )
+    """Write whole rows; one with a key that exists takes the place of the other."""
     for start in range(0, len(rows), ROWS_AT_ONCE):
-        connection.execute(statement, rows[start : start + ROWS_AT_ONCE])
+        _UPSERTS[table.name].run_many(connection, rows[start : start + ROWS_AT_ONCE])
 
 
 def in_parts(names: Iterable[str]) -> Iterable[list[str]]:

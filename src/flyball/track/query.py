@@ -301,7 +301,7 @@ class _Parser:
                 break
             if mark != ",":
                 raise self._wrong("a list is not closed", start, "('a', 'b')")
-        allowed = kind == "dataset" or (kind == "attribute" and name in self._names.lists)
+        allowed = kind in self._names.listed or (kind == "attribute" and name in self._names.lists)
         if kind == "metric" or (self._strict and not allowed):
             raise self._wrong(f"{name} is not compared with a list", start, "use = and 'and'")
         if kind == "attribute" and self._names.attributes[name] != "text":

@@ -274,7 +274,7 @@ class ActiveRun:
         def write(put: Callable[[Connection], None]) -> Run:
             with self.ledger.transaction() as tx:
                 tx.alone(self.id)
-                run = self.record(tx)
+                run = tx.find("run", self.id, Run) or self.record(tx)
                 if run.status != "running":
                     return run
                 put(tx.connection)
@@ -403,7 +403,7 @@ def open_run(
         put_head(tx, run)
         for kind, values in (("param", run.params), ("tag", tags)):
             if values:
-                add_texts(tx.connection, run.id, kind, values, to_us(started))
+                add_texts(tx.connection, run.id, kind, values, to_us(started), fresh=True)
     return ActiveRun(ledger, run.id, late_code, actor=actor, params=run.params, blobs=blobs)
 
 

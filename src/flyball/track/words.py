@@ -45,6 +45,7 @@ class Names(msgspec.Struct, frozen=True):
     attributes: dict[str, str]  # name -> "text", "number" (also milliseconds) or "time"
     aliases: dict[str, str] = {}
     lists: frozenset[str] = frozenset()  # attributes that strict lets be compared with a list
+    listed: frozenset[str] = frozenset({"dataset"})  # kinds that strict lets be compared with a list
     nullable: frozenset[str] = frozenset()  # kinds that strict asks IS NULL of
     ours: frozenset[str] = frozenset()  # attributes that strict does not know
 
@@ -139,4 +140,5 @@ LOGGED_MODEL = Names(
     },
     aliases={"creation_time": "creation_timestamp", "last_updated_time": "last_updated_timestamp"},
     lists=frozenset({"name", "model_id", "model_type", "status", "source_run_id"}),
+    listed=frozenset({"param", "tag"}),
 )

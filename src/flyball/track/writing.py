@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -55,11 +55,11 @@ class Writer:
         self._run = run
         self._actor = actor
         self._lock = threading.Lock()
-        self._wake = threading.Event()
+        self._thread: _Thread | None = None
         self._failed: FlyballError | None = None
         self._dead: FlyballError | None = None
         self._attempts = 0
-        self._thread: threading.Thread | None = None
+        self._again_at = 0.0
         self._closed = False
         # A ledger in memory is one connection, which two threads can't share: the caller writes.
         self._alone = ledger.url in ("sqlite://", "sqlite:///:memory:")
@@ -88,9 +88,8 @@ class Writer:
         if self._alone and self.waiting >= _ALONE_AT:
             self.flush()
         if self._thread is None and not self._alone:
-            self._thread = threading.Thread(target=_work, args=(weakref.ref(self),), daemon=True)
-            self._thread.name = f"flyball-{self._run}"
-            self._thread.start()
+            self._thread = _Thread.of(self._ledger)
+            self._thread.add(self)
         self.attention = self._alone
         failed, self._failed = self._failed, None
         if failed is not None:
@@ -99,7 +98,8 @@ class Writer:
             self.flush()
         elif len(self.points) >= self.mark:
             self.mark = len(self.points) + WAKE_AT
-            self._wake.set()
+            if self._thread is not None:
+                self._thread.wake.set()
 
     def flush(self) -> None:
         """Write everything that was taken up to now; it is durable when this returns."""
@@ -149,9 +149,10 @@ class Writer:
         return result
 
     def close(self) -> None:
-        """Stop the thread; what comes now is an error."""
+        """What comes now is an error."""
         self._closed = self.attention = True
-        self._wake.set()
+        if self._thread is not None:
+            self._thread.drop(self)
 
     def written(self, batch: Batch) -> None:
         """Forget what is durable."""
@@ -172,34 +173,28 @@ class Writer:
             self._texts.remove(found)
         return found is not None
 
-    def step(self) -> bool:
-        """One turn of the thread: wait, write. Whether there is another."""
-        if self._closed:
-            return False
+    def step(self) -> None:
+        """One turn of the thread: write what waits. An error is told at the caller's next call."""
+        if not self.waiting or self._dead is not None or time.monotonic() < self._again_at:
+            return
         try:
-            if self.waiting:
-                self.flush()
+            self.flush()
             self._attempts = 0
         except Unavailable as error:
-            self._attempts += 1
+            patience = _PATIENCE_S[min(self._attempts, len(_PATIENCE_S) - 1)]
+            self._attempts, self._again_at = self._attempts + 1, time.monotonic() + patience
             self._failed, self.attention = error, True
         except FlyballError as error:
-            self._failed, self.attention = error, True
             if self.waiting:  # it will not get better: each call says so from now on
                 self._dead = error
-                return False
+            else:
+                self._failed = error
+            self.attention = True
         except Exception as error:  # noqa: BLE001 (the edge of a thread: it reaches the caller as ours)
             self._dead, self.attention = (
                 Internal(f"the writer of {self._run} failed: {type(error).__name__}: {error}", "report this"),
                 True,
             )
-            return False
-        return True
-
-    def pause(self) -> tuple[threading.Event, float]:
-        """What the thread waits for, and how long."""
-        patience = _PATIENCE_S[min(self._attempts, len(_PATIENCE_S)) - 1] if self._attempts else EVERY_S
-        return self._wake, patience
 
     def hold(self) -> None:
         """Before a fork: no batch is under way, so the child inherits no connection in a transaction."""
@@ -209,16 +204,53 @@ class Writer:
         self._lock.release()
 
 
-def _work(known: weakref.ref[Writer]) -> None:
-    """The thread's loop. It holds no reference while it waits, so a run that nobody knows any more ends it."""
-    while True:
-        writer = known()
-        if writer is None or not writer.step():
-            return
-        wake, patience = writer.pause()
-        del writer
-        wake.wait(patience)
-        wake.clear()
+class _Thread(threading.Thread):
+    """Writes for all runs of one ledger: starting a thread for each would cost a short run 0.1 ms, or more when it is busy.
+
+    It sleeps while no run is open, and ends with its ledger.
+    """
+
+    _known: ClassVar[weakref.WeakKeyDictionary[Any, _Thread]] = weakref.WeakKeyDictionary()
+
+    def __init__(self) -> None:
+        super().__init__(name="flyball-runs", daemon=True)
+        self.wake = threading.Event()
+        self._writers: list[Writer] = []
+
+    @classmethod
+    def of(cls, ledger: Ledger) -> _Thread:
+        """The thread of a ledger in this process."""
+        found = cls._known.get(ledger)
+        if found is None or not found.is_alive():
+            found = cls._known[ledger] = cls()
+            weakref.finalize(ledger, found.wake.set)
+            found.start()
+        return found
+
+    @classmethod
+    def forget(cls) -> None:
+        """After a fork: the threads are the parent's."""
+        cls._known = weakref.WeakKeyDictionary()
+
+    def add(self, writer: Writer) -> None:
+        self._writers.append(writer)
+        self.wake.set()
+
+    def drop(self, writer: Writer) -> None:
+        if writer in self._writers:
+            self._writers.remove(writer)
+
+    def run(self) -> None:
+        while True:
+            idle = not self._writers
+            self.wake.wait(None if idle else EVERY_S)
+            self.wake.clear()
+            if idle:
+                if self not in self._known.values():
+                    return
+                continue  # a run has begun: its first batch may gather, or its end comes first and writes it
+            for writer in list(self._writers):
+                writer.step()
 
 
 class Batch:
@@ -332,6 +364,7 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     _held.clear()
+    _Thread.forget()
     for run in list(_open):
         run.forked()
 
