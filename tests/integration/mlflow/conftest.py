@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from benchmarks.peers import python_of
+
 from flyball.demo.setup import free_port
 from tests.conftest import ENGINES
 
@@ -102,11 +102,11 @@ class Peer:
                 text=True,
             )
 
-    def __call__(self, module: str, name: str, uri: str = "", **arguments: Any) -> Any:
+    def __call__(self, module: str, function: str, uri: str = "", /, **arguments: Any) -> Any:
         """Carry out a function of ``tests.integration.mlflow.peer.MODULE`` there."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        asked = {"module": f"tests.integration.mlflow.peer.{module}", "name": name, "uri": uri}
+        asked = {"module": f"tests.integration.mlflow.peer.{module}", "name": function, "uri": uri}
         self.process.stdin.write(json.dumps({**asked, "arguments": arguments}) + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
@@ -123,6 +123,8 @@ class Peer:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait(30)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,7 @@ class Input(msgspec.Struct, frozen=True):
     digest: str
     content: str  # digest of the blob with its description
     tags: tuple[tuple[str, str], ...] = ()
+    place: int = 0  # which one of the run it was
 
     @property
     def fact(self) -> str:
@@ -64,20 +65,25 @@ def is_ours(tag: str) -> bool:
 
 def inputs_and_outputs(ws: Workspace, tags: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """``RunInputs`` and ``RunOutputs`` from a run's tags."""
-    datasets: list[dict[str, Any]] = []
+    fed: list[Input] = []
     models: list[dict[str, Any]] = []
     made: list[dict[str, Any]] = []
     for name, text in tags.items():
         if not name.startswith("flyball."):
             continue
         if name.startswith(DATASET):
-            found = _input.decode(text)
-            told = [{"key": key, "value": value} for key, value in found.tags]
-            datasets.append({"dataset": described(ws, found.content), "tags": told})
+            fed.append(_input.decode(text))
         elif name.startswith(MODEL_IN):
             models.append({"model_id": name.removeprefix(MODEL_IN)})
         elif name.startswith(MODEL_OUT):
             made.append({"model_id": name.removeprefix(MODEL_OUT), "step": int(text or 0)})
+    datasets = [
+        {
+            "dataset": described(ws, one.content),
+            "tags": [{"key": key, "value": value} for key, value in one.tags],
+        }
+        for one in sorted(fed, key=lambda one: one.place)
+    ]
     inputs = {"dataset_inputs": datasets, **({"model_inputs": models} if models else {})}
     return inputs if datasets or models else {}, {"model_outputs": made} if made else {}
 

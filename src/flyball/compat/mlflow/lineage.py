@@ -82,9 +82,9 @@ def _log_inputs(ws: Workspace, asked: _LogInputs) -> dict[str, Any]:
     records: dict[str, Dataset] = {}
     for one in asked.datasets:
         content = ws.blobs.put(msgspec.json.encode(Described(**msgspec.structs.asdict(one.dataset))))
-        found = Input(
-            one.dataset.name, one.dataset.digest, content, tuple((tag.key, tag.value) for tag in one.tags)
-        )
+        labels = tuple((tag.key, tag.value) for tag in one.tags)
+        place = sum(key.startswith(DATASET) for key in tags)
+        found = Input(one.dataset.name, one.dataset.digest, content, labels, place)
         if found.fact not in tags and content not in records:
             records[content] = Dataset(
                 name=found.name,

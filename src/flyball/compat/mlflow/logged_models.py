@@ -292,13 +292,12 @@ def _params(ws: Workspace, asked: _Params) -> dict[str, Any]:
 
 def _set_tags(ws: Workspace, asked: _Tags) -> dict[str, Any]:
     given = {one.key: one.value for one in asked.tags}
-    changed = _change(
-        ws,
-        asked.model_id,
-        "logged_model.tagged",
-        lambda found, _tx: msgspec.structs.replace(found, tags={**found.tags, **given}),
-    )
-    return {"model": shown(ws, changed, ())}
+
+    def change(found: LoggedModel, _tx: Transaction) -> LoggedModel:
+        return msgspec.structs.replace(found, tags={**found.tags, **given})
+
+    _change(ws, asked.model_id, "logged_model.tagged", change)
+    return {}
 
 
 def _delete_tag(ws: Workspace, asked: _DeleteTag) -> dict[str, Any]:

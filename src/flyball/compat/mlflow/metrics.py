@@ -1,4 +1,7 @@
-"""MLflow's ``metrics/…``: histories, whole, in pages, or thinned over several runs."""
+"""MLflow's ``metrics/…``: histories, whole, in pages, or thinned over several runs.
+
+A run that is not there has none, as with MLflow.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from flyball.compat.mlflow.runs import OfRun, head_of
+from flyball.compat.mlflow.runs import OfRun
 from flyball.compat.mlflow.wire import Asked, Call, invalid, number, offset_of, token_of
 from flyball.stores.points import Series
 from flyball.stores.runs import RunStore
@@ -56,7 +59,6 @@ def _history(ws: Workspace, asked: _History) -> dict[str, Any]:
             f"Invalid value {asked.max_results} for parameter 'max_results' supplied. It must be a positive integer."
         )
     start = offset_of(asked.page_token)
-    head_of(ws, asked.run)
     series = by_time(RunStore(ws.ledger).history(asked.run, asked.metric_key))
     end = len(series) if asked.max_results is None else start + asked.max_results
     token = token_of(end) if end < len(series) else None
@@ -82,10 +84,6 @@ def _bulk(ws: Workspace, asked: _Bulk) -> dict[str, Any]:
 def _interval(ws: Workspace, asked: _Interval) -> dict[str, Any]:
     _check(asked)
     store = RunStore(ws.ledger)
-    known = store.heads(asked.run_ids)
-    for run in asked.run_ids:
-        if run not in known:
-            head_of(ws, run)
     found: list[Measured] = []
     for run in asked.run_ids:
         series = by_step(store.history(run, asked.metric_key))

@@ -26,6 +26,7 @@ from flyball.compat.mlflow.wire import (
     missing,
     number,
     offset_of,
+    token_of,
     wrong,
 )
 from flyball.core.clock import from_us, to_us
@@ -351,6 +352,9 @@ def _log_param(ws: Workspace, asked: _LogParam) -> dict[str, Any]:
 
 def _log_batch(ws: Workspace, asked: _LogBatch) -> dict[str, Any]:
     run = limits.run_id(asked.run)
+    _named("metrics", asked.metrics)
+    _named("params", asked.params)
+    _named("tags", asked.tags)
     for place, metric in enumerate(asked.metrics):
         limits.metric(metric.key, metric.timestamp, f"metrics[{place}]")
     params = [limits.param(one.key, one.value, f"params[{place}]") for place, one in enumerate(asked.params)]
@@ -359,6 +363,12 @@ def _log_batch(ws: Workspace, asked: _LogBatch) -> dict[str, Any]:
     limits.unique(key for key, _ in params)
     _write(ws, run, params=dict(params), metrics=asked.metrics, tags=dict(tags))
     return {}
+
+
+def _named(what: str, given: Sequence[MetricIn] | Sequence[KeyValue]) -> None:
+    place = next((place for place, one in enumerate(given) if not one.key), None)
+    if place is not None:
+        raise missing(f"{what}[{place}].key")
 
 
 def _set_tag(ws: Workspace, asked: _LogParam) -> dict[str, Any]:
@@ -433,7 +443,7 @@ def _log_model(ws: Workspace, asked: _LogModel) -> dict[str, Any]:
         raise invalid(f"Model json is missing mandatory fields: {absent}")
     head = writable(ws, asked.run)
     known = RunStore(ws.ledger).facts([head.id])[head.id].tags.get("mlflow.log-model.history", "[]")
-    told = {name: model[name] for name in (*wanted, "model_uuid") if name in model}
+    told = {name: model.get(name) for name in ("run_id", "artifact_path", "utc_time_created", "model_uuid")}
     told["flavors"] = {
         name: {key: value for key, value in flavor.items() if key != "config"}
         for name, flavor in model["flavors"].items()
@@ -447,7 +457,7 @@ def _search(ws: Workspace, asked: _Search) -> dict[str, Any]:
     if asked.max_results > limits.SEARCH_RESULTS:
         raise wrong("max_results", asked.max_results, " Hint: Value was of type 'int'.")
     limits.max_results(asked.max_results)
-    offset_of(asked.page_token)
+    start = offset_of(asked.page_token)
     for one in asked.experiment_ids:
         if not one.isdigit():
             raise invalid(f"Invalid experiment ID '{one}'. Experiment ID must be a valid integer.")
@@ -464,7 +474,7 @@ def _search(ws: Workspace, asked: _Search) -> dict[str, Any]:
     found = RunStore(ws.ledger).search(asked_for)
     places = locations(ws, [one.head for one in found.runs])
     runs = [shown(ws, one.head, one.facts, places[one.head.experiment]) for one in found.runs]
-    return {"runs": runs, **({"next_page_token": found.token} if found.token else {})}
+    return {"runs": runs, **({"next_page_token": token_of(start + len(runs))} if found.token else {})}
 
 
 def routes(_ws: Workspace) -> list[Call]:
