@@ -27,6 +27,7 @@ MODULES = (
     "runs",
     "models",
     "vouching",
+    "model_files",
     "checks",
     "features",
     "pipelines",
@@ -35,6 +36,7 @@ MODULES = (
     "skew",
     "incidents",
     "backup",
+    "restore",
     "gc",
     "migrate",
 )

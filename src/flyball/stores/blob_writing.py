@@ -83,6 +83,11 @@ class BlobWriter:
                 raise self._blobs._unwritable(error) from error
             self.size_bytes += wanted
 
+    @property
+    def digest(self) -> str:
+        """Of what was written so far."""
+        return "b3:" + self._hash.hexdigest()
+
     def keep(self) -> str:
         """Make it a blob; returns its digest."""
         assert self._staged is not None

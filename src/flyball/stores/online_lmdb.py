@@ -242,6 +242,19 @@ class LmdbOnline:
         finally:
             reading.close()
 
+    def copy_to(self, folder: Path) -> bool:
+        """A copy of this moment, without free pages, while others write; ``False`` when there is no store yet."""
+        reading = self.begin()  # opens what there is
+        reading.close()
+        if self._shared.env is None:
+            return False
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._shared.env.copy(str(folder), compact=True)
+        except (lmdb.Error, OSError) as error:
+            raise _unavailable(folder, error) from error
+        return True
+
     def close(self) -> None:
         with _opening:
             if self._closed:

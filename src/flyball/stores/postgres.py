@@ -18,7 +18,7 @@ _GRACE_S = 5.0  # the server's own timeout comes first: it says more
 class _Bounded(psycopg.Connection[Any]):
     answer_s: float = 60.0
 
-    def __del__(self) -> None:
+    def __del__(self, *_: Any) -> None:
         """A ledger that nobody closed goes with its engine, without psycopg's warning: its pool holds idle ones."""
         with suppress(Exception):
             self.pgconn.finish()

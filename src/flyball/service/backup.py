@@ -1,0 +1,237 @@
+"""A workspace as one file, taken while everything runs; and back, all of it or nothing.
+
+What goes in, in this order: the places of the log's readers, the ledger (one snapshot of it), the log, other files of
+``.flyball/``, the tables, the online store, all blobs, the project's own settings and definitions. Readers' places come
+before the ledger, so that after a restore they look at a record again rather than miss one; blobs come after it, so
+that each one it mentions is in the file.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from flyball import __version__
+from flyball.core.config import FILE
+from flyball.errors import Conflict, Invalid, NotFound
+from flyball.service.verb import verb
+from flyball.service.workspace import Workspace
+
+if TYPE_CHECKING:
+    from flyball.stores.archive import Writer
+
+FORMAT = 1
+_NOT_TAKEN = {"run", "cache"}  # locks and logs of processes, and what can be made again
+
+
+class BackupHead(msgspec.Struct, frozen=True, kw_only=True):
+    """The first entry of a backup: what it is of."""
+
+    format: int
+    flyball: str
+    project: str
+    at: datetime
+    metadata: str  # where it came from, without passwords
+    blobs: str
+    event: int  # number of the ledger's last event
+    chain: str  # and the chain there
+    with_blobs: bool
+
+
+class BackedUp(msgspec.Struct, frozen=True, kw_only=True):
+    """A backup that is whole: what it holds."""
+
+    file: str
+    bytes: int
+    entries: int
+    blobs: int
+    head: BackupHead
+
+    def as_text(self) -> str:
+        """For people."""
+        head = self.head
+        return (
+            f"{self.file} is whole: {head.project} at event {head.event}, {head.at:%Y-%m-%d %H:%M} UTC; "
+            f"{self.entries} entries ({self.blobs} blobs), {self.bytes / 2**20:.1f} MiB"
+        )
+
+
+@verb("backup", anywhere=True)
+def backup(file: str, *, verify: bool = False, blobs: bool = True, ws: Workspace | None = None) -> BackedUp:
+    """Write the whole workspace into one file while everything runs, and read it back; ``--verify`` only reads.
+
+    A plain tar with a digest for every entry. ``--no-blobs`` leaves the blobs out, where their store has a safety of
+    its own (a bucket with versions).
+    """
+    from flyball.stores.archive import FIRST, Writer
+
+    path = Path(file)
+    if verify:
+        return _looked_through(path)
+    ws = ws or Workspace.current()
+    if path.is_dir():
+        raise Invalid(f"{path} is a folder", f"name a file: flyball backup {path / 'workspace.tar'}")
+    if path.resolve().is_relative_to(ws.state.resolve()):
+        raise Invalid(
+            f"{path} lies inside of what it is to save", "put it somewhere else, best on another disk"
+        )
+    if not path.absolute().parent.is_dir():
+        raise NotFound(f"no folder {path.absolute().parent}", "make it first")
+    with (
+        ws.blobs.adding(),  # no collection on this machine meanwhile
+        tempfile.TemporaryDirectory(prefix=".flyball-backup-", dir=path.absolute().parent) as scratch,
+        Writer(path.absolute()) as writer,
+    ):
+        cursors = {one.name: one.read_bytes() for one in sorted(ws.log_dir.glob("cursors/*.json"))}
+        head = _save_ledger(ws, Path(scratch) / "ledger.db", blobs)
+        writer.add_bytes(FIRST, msgspec.json.encode(head))
+        for name, content in cursors.items():
+            writer.add_bytes(f"state/log/cursors/{name}", content)
+        writer.add_file("ledger.db", Path(scratch) / "ledger.db")
+        (Path(scratch) / "ledger.db").unlink()
+        _add_state(ws, writer)
+        _add_online(ws, writer, Path(scratch) / "online")
+        count = _add_blobs(ws, writer) if blobs else 0
+        _add_project(ws, writer)
+        end = writer.finish()
+    return BackedUp(file=str(path), bytes=path.stat().st_size, entries=end.entries, blobs=count, head=head)
+
+
+def head_of(path: Path) -> BackupHead:
+    """What a backup is of; one of a newer format is :class:`Conflict`."""
+    from flyball.errors import Refused
+    from flyball.stores.archive import first
+
+    try:
+        content = msgspec.json.decode(first(path))
+        if (
+            isinstance(content, dict)
+            and isinstance(content.get("format"), int)
+            and content["format"] > FORMAT
+        ):
+            raise Conflict(
+                f"{path} was written by a newer Flyball ({content.get('flyball')})",
+                "pip install --upgrade flyball",
+            )
+        return msgspec.convert(content, BackupHead)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise Refused(f"{path} is no backup of Flyball: {error}", "flyball backup FILE makes one") from error
+
+
+def _looked_through(path: Path) -> BackedUp:
+    from flyball.stores.archive import read
+
+    head = head_of(path)
+    counted = {"entries": 0, "blobs": 0}
+
+    def count(name: str, _size: int, _pieces: Iterator[bytes]) -> None:
+        counted["entries"] += 1
+        counted["blobs"] += name.startswith("blobs/")
+
+    read(path, count)
+    return BackedUp(file=str(path), bytes=path.stat().st_size, head=head, **counted)
+
+
+def _save_ledger(ws: Workspace, target: Path, with_blobs: bool) -> BackupHead:
+    from flyball.core.clock import SystemClock
+    from flyball.stores import transfer
+    from flyball.stores.engine import shown
+
+    with ws.ledger.reading() as connection:
+        event, chain = transfer.head(connection)
+        transfer.save_as_sqlite(connection, target)
+    return BackupHead(
+        format=FORMAT,
+        flyball=__version__,
+        project=ws.config.project.name,
+        at=SystemClock().now(),
+        metadata=shown(ws.config.stores.metadata),
+        blobs=ws.config.stores.blobs.partition("?")[0],
+        event=event,
+        chain=chain.hex(),
+        with_blobs=with_blobs,
+    )
+
+
+def _add_state(ws: Workspace, writer: Writer) -> None:
+    """Everything of ``.flyball/`` that is no store of its own: the log first, then the tables it is compacted into."""
+    kept_apart = {ws.tables_dir.resolve(), *store_folders(ws)}
+    for path in _files(ws.log_dir):
+        if path.parent.name != "cursors":
+            _add(writer, f"state/log/{path.relative_to(ws.log_dir).as_posix()}", path)
+    for path in _files(ws.state):
+        inside = path.relative_to(ws.state)
+        if inside.parts[0] in _NOT_TAKEN or inside.parts[0] == "log" or path.name.startswith("ledger.db"):
+            continue
+        if not any(
+            folder == one or folder in one.parents for one in [path.resolve()] for folder in kept_apart
+        ):
+            _add(writer, f"state/{inside.as_posix()}", path)
+    for path in _files(ws.tables_dir):
+        _add(writer, f"tables/{path.relative_to(ws.tables_dir).as_posix()}", path)
+
+
+def store_folders(ws: Workspace) -> set[Path]:
+    """Folders of the stores on this machine that are copied in their own way."""
+    found = {Path(ws.online_url.removeprefix("lmdb:").partition("?")[0])}
+    if ws.blobs.folder is not None:
+        found.add(ws.blobs.folder)
+    return {folder.resolve() for folder in found}
+
+
+def _add_online(ws: Workspace, writer: Writer, scratch: Path) -> None:
+    from flyball.stores.online_lmdb import LmdbOnline
+
+    if isinstance(ws.online, LmdbOnline) and ws.online.copy_to(scratch):
+        writer.add_file("online/data.mdb", scratch / "data.mdb")
+
+
+def _add_blobs(ws: Workspace, writer: Writer) -> int:
+    count = 0
+    for name in ws.blobs.ls_named(""):
+        writer.add_bytes(f"refs/{name}", ws.blobs.get_named(name) or b"")
+    for one in ws.blobs.stats():
+        try:
+            pieces = _started(ws.blobs.stream(one.digest))
+        except NotFound:
+            continue  # collected from another machine: nothing the ledger names
+        writer.add(f"blobs/{one.digest[3:]}", one.size_bytes, one.digest, pieces)
+        count += 1
+    return count
+
+
+def _started(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The same pieces; whether there are any is known at once."""
+    head = next(pieces, b"")
+
+    def all_of_them() -> Iterator[bytes]:
+        yield head
+        yield from pieces
+
+    return all_of_them()
+
+
+def _add_project(ws: Workspace, writer: Writer) -> None:
+    names = [FILE, "pyproject.toml", ws.config.govern.policy, *ws.config.project.definitions]
+    for name in dict.fromkeys(names):
+        path = (ws.root / name).resolve()
+        if path.is_file() and path.is_relative_to(ws.root.resolve()):
+            _add(writer, f"project/{path.relative_to(ws.root.resolve()).as_posix()}", path)
+
+
+def _add(writer: Writer, name: str, path: Path) -> None:
+    try:
+        writer.add_file(name, path)
+    except FileNotFoundError:
+        return  # compacted or replaced since it was listed: what took its place is listed later
+
+
+def _files(folder: Path) -> list[Path]:
+    """Files below a folder, in order; not those that someone is staging, nor locks."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in found if not path.name.startswith(".") and path.suffix != ".lock")
