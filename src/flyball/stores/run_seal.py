@@ -17,10 +17,10 @@ from sqlalchemy.engine import Connection
 from flyball.core.clock import to_us
 from flyball.core.records import Run
 from flyball.errors import Invalid, NotFound
-from flyball.stores import run_facts
+from flyball.stores import run_facts, run_summaries
 from flyball.stores.points import link, unpack
 from flyball.stores.prepared import Prepared
-from flyball.stores.run_tables import FACTS, POINTS, RUNS, upsert
+from flyball.stores.run_tables import FACTS, POINTS, RUNS, SUMMARIES, upsert
 
 if TYPE_CHECKING:
     from flyball.stores.metadata import Ledger, Transaction
@@ -80,6 +80,8 @@ def head_of(run: Run) -> dict[str, Any]:
 def put_head(tx: Transaction, run: Run) -> None:
     """Bring the searched row of a run up to its record; in the transaction that sets the record."""
     upsert(tx.connection, RUNS, [head_of(run)])
+    if run.ended is None:
+        run_summaries.drop(tx.connection, run.id)
 
 
 def sealed_record(
@@ -93,6 +95,7 @@ def sealed_record(
     ``finite`` and ``typed`` are what its process knows better: the last finite values, and params with their types.
     """
     facts, seal = run_facts.sealed(connection, run.id)
+    run_summaries.put(connection, run.id, facts)
     return msgspec.structs.replace(
         run,
         metrics=bounded_metrics({**run.metrics, **(finite or {})}, facts),
@@ -154,7 +157,11 @@ def problems(ledger: Ledger, run: str) -> list[str]:
         ).scalars():
             if name not in named:
                 found.append(f"the metric {name} of run {run} is gone, its points are there")
-        if record.seal and run_facts.sealed(connection, run)[1] != record.seal:
+        facts, seal = run_facts.sealed(connection, run)
+        summary = connection.execute(sa.select(SUMMARIES.c.content).where(SUMMARIES.c.run == run)).scalar()
+        if summary is not None and bytes(summary) != run_summaries.pack(facts):
+            found.append(f"the summary of run {run} is not what its facts say")
+        if record.seal and seal != record.seal:
             found.append(f"params, tags, metrics or artifacts of run {run} have changed since it was sealed")
     return found
 

@@ -1,7 +1,8 @@
 """The tables of runs' data, beside the ledger on the same engine: too many rows to be events.
 
 ``runs``: one row a run, the head that is searched. ``run_facts``: the latest of each param, metric and tag.
-``run_points``: histories, as packed blocks (:mod:`flyball.stores.points`). ``artifacts``: which bytes an owner has.
+``run_points``: histories, as packed blocks (:mod:`flyball.stores.points`). ``run_summaries``: the facts of an ended run as
+one row, for lists. ``artifacts``: which bytes an owner has.
 """
 
 from __future__ import annotations
@@ -69,6 +70,12 @@ POINTS = sa.Table(
     sa.Column("before", sa.LargeBinary, nullable=False),
     sa.Column("chain", sa.LargeBinary, nullable=False),
 )
+SUMMARIES = sa.Table(
+    "run_summaries",
+    meta,
+    sa.Column("run", text(40), primary_key=True),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+)
 ARTIFACTS = sa.Table(
     "artifacts",
     meta,
@@ -83,7 +90,7 @@ ROWS_AT_ONCE = 10_000
 _NAMES_AT_ONCE = 500  # of an IN: SQLite takes 32,766 variables, and long lists plan badly
 
 
-_UPSERTS = {table.name: upsert_of(table) for table in (RUNS, FACTS, POINTS, ARTIFACTS)}
+_UPSERTS = {table.name: upsert_of(table) for table in (RUNS, FACTS, POINTS, SUMMARIES, ARTIFACTS)}
 
 
 def upsert(connection: Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:

@@ -7,7 +7,7 @@
     .facts([ids]) -> dict[id, Facts(params: {name: text}, metrics: {name: Latest(value, step, at_us, points)}, tags)]
     .history(run, name, *, after=0, limit=None, sampled=None) -> Series(steps, times_us, values), in logged order
     .search(RunQuery) -> Page(runs: [Found(head, facts)], token)          .count(RunQuery) -> int
-    .columns(RunQuery) -> (head rows, fact rows)     as the driver gives them, for frames
+    .columns(RunQuery) -> (head rows, [Group(places, params, metrics, tags)])     columns, for frames
     .running() -> [Head]                             those with a process
     .delete(run, *, actor) / .restore(run, *, actor) -> Head            soft; an event each
     .children(run) -> [ids]                          .verify(run) -> [what is not what was written]
@@ -35,12 +35,14 @@ from sqlalchemy.engine import Connection
 from flyball.core.clock import to_us
 from flyball.core.records import Run
 from flyball.errors import Conflict, Invalid, NotFound
-from flyball.stores import run_facts
+from flyball.stores import run_facts, run_summaries
 from flyball.stores.engine import by_code_point
-from flyball.stores.points import EMPTY, Series, joined, sampled, series_of, unpack
+from flyball.stores.points import EMPTY, Series, joined, series_of, unpack
+from flyball.stores.points import sampled as thinned
 from flyball.stores.run_facts import Facts, Latest
 from flyball.stores.run_seal import changing, problems, put_head
-from flyball.stores.run_tables import FACTS, POINTS, RUNS, in_parts, rows_of
+from flyball.stores.run_summaries import Group
+from flyball.stores.run_tables import FACTS, POINTS, RUNS, SUMMARIES, in_parts, rows_of
 
 if TYPE_CHECKING:
     from flyball.stores.metadata import Ledger
@@ -117,6 +119,10 @@ class Page(msgspec.Struct, frozen=True):
 
     runs: list[Found]
     token: str = ""
+
+
+_HEADS = len(RUNS.c)
+_WITH_SUMMARY = (*RUNS.c, SUMMARIES.c.content)
 
 
 class RunStore:
@@ -223,24 +229,29 @@ class RunStore:
         if parts:
             skip = max(skip, 0)
             found = found[skip : None if limit is None else skip + limit]
-        return found if sampled is None else _thin(found, sampled)
+        return found if sampled is None else thinned(found, sampled)
 
     def search(self, query: RunQuery) -> Page:
         """Runs that match, with their facts, and a token for the next page."""
         offset = _offset(query)
-        statement = _statement(query, RUNS.c)
+        statement = _statement(query, _WITH_SUMMARY)
+        if offset:
+            statement = statement.offset(offset)
+        if query.limit is not None or offset:
+            statement = statement.limit(2**62 if query.limit is None else query.limit + 1)
         with self._ledger.reading() as connection:
-            limited = statement.offset(offset) if offset else statement
-            if query.limit is not None:
-                limited = limited.limit(query.limit + 1)
-            elif offset:
-                limited = limited.limit(2**62)
-            heads = [Head(*row[: len(RUNS.c)]) for row in rows_of(connection, limited)]
-            more = query.limit is not None and len(heads) > query.limit
-            heads = heads[: query.limit] if more else heads
-            facts = run_facts.facts_of(connection, [one.id for one in heads])
-        found = [Found(one, facts.get(one.id) or Facts()) for one in heads]
-        return Page(found, _token(query, offset + len(heads)) if more else "")
+            rows = rows_of(connection, statement)
+            more = query.limit is not None and len(rows) > query.limit
+            rows = rows[: query.limit] if more else rows
+            facts = run_facts.facts_of(connection, [row[0] for row in rows if row[_HEADS] is None])
+        found = [
+            Found(
+                Head(*row[:_HEADS]),
+                facts.get(row[0]) or Facts() if row[_HEADS] is None else run_summaries.unpack(row[_HEADS]),
+            )
+            for row in rows
+        ]
+        return Page(found, _token(offset + len(found)) if more else "")
 
     def count(self, query: RunQuery) -> int:
         """How many match, whatever the limit."""
@@ -250,24 +261,16 @@ class RunStore:
                 connection.execute(sa.select(sa.func.count()).select_from(inner.subquery())).scalar_one()
             )
 
-    def columns(self, query: RunQuery) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
-        """Rows of heads in order, and rows ``(run, kind, name, text, number)`` of their facts: what a frame is made of."""
-        statement = _statement(query, RUNS.c)
+    def columns(self, query: RunQuery) -> tuple[list[tuple[Any, ...]], list[Group]]:
+        """Rows of heads in order, and their facts as columns, a group for each set of names: what a frame is made of."""
+        statement = _statement(query, _WITH_SUMMARY)
         if query.limit is not None:
             statement = statement.limit(query.limit)
-        facts = sa.select(FACTS.c.run, FACTS.c.kind, FACTS.c.name, FACTS.c.text, FACTS.c.number)
         with self._ledger.reading() as connection:
-            heads = [row[: len(RUNS.c)] for row in rows_of(connection, statement)]
-            everything = not query.where and query.experiments is None and query.limit is None
-            if everything and query.view == "all":
-                return heads, rows_of(connection, facts)
-            if query.limit is None:
-                inner = _statement(msgspec.structs.replace(query, order=()), (RUNS.c.id,)).order_by(None)
-                return heads, rows_of(connection, facts.where(FACTS.c.run.in_(inner)))
-            found: list[tuple[Any, ...]] = []
-            for part in in_parts(row[0] for row in heads):
-                found += rows_of(connection, facts.where(FACTS.c.run.in_(part)))
-            return heads, found
+            rows = rows_of(connection, statement)
+            facts = run_facts.facts_of(connection, [row[0] for row in rows if row[_HEADS] is None])
+        contents = [row[_HEADS] or run_summaries.pack(facts.get(row[0]) or Facts()) for row in rows]
+        return rows, run_summaries.groups(contents)
 
     def running(self) -> list[Head]:
         """Runs that go on in a process we were told of."""
@@ -322,13 +325,11 @@ def _by_name(metrics: Iterable[Point]) -> dict[str, list[Point]]:
     return found
 
 
-def _thin(series: Series, to: int) -> Series:
-    return sampled(series, to)
-
-
 def _statement(query: RunQuery, columns: Any) -> sa.Select[Any]:
     selected = list(columns)
     source: Any = RUNS
+    if any(one is SUMMARIES.c.content for one in selected):
+        source = RUNS.outerjoin(SUMMARIES, SUMMARIES.c.run == RUNS.c.id)
     order: list[sa.ColumnElement[Any]] = []
     for number, one in enumerate(query.order):
         column: Any
@@ -361,7 +362,7 @@ def _statement(query: RunQuery, columns: Any) -> sa.Select[Any]:
     return statement
 
 
-def _token(query: RunQuery, offset: int) -> str:
+def _token(offset: int) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode({"offset": offset})).decode()
 
 

@@ -61,6 +61,11 @@ def upgrade() -> None:
         sa.Column("chain", sa.LargeBinary, nullable=False),
     )
     op.create_table(
+        "run_summaries",
+        sa.Column("run", text(40), primary_key=True),
+        sa.Column("content", sa.LargeBinary, nullable=False),
+    )
+    op.create_table(
         "artifacts",
         sa.Column("owner", text(300), primary_key=True),
         sa.Column("path", text(500), primary_key=True),
@@ -80,7 +85,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("artifacts", "run_points", "run_facts", "runs"):
+    for table in ("artifacts", "run_summaries", "run_points", "run_facts", "runs"):
         op.drop_table(table)
 
 
