@@ -158,16 +158,7 @@ def _endpoint(ledger: Ledger, route: Route, whom: Trust) -> plans.Endpoint:
     return plans.Endpoint(
         name=route.endpoint,
         route=route,
-        models={
-            ref: plans.ServedModel(
-                ref=ref,
-                artifact=version.artifact,
-                format=version.format,
-                signature=version.signature,
-                signed=_signed(ledger, version, whom),
-            )
-            for ref, version in versions.items()
-        },
+        models={ref: served_model(ledger, version, whom) for ref, version in versions.items()},
         service=service,
         views=views,
         deadline_ms=settings.deadline_ms,
@@ -175,25 +166,24 @@ def _endpoint(ledger: Ledger, route: Route, whom: Trust) -> plans.Endpoint:
     )
 
 
-def _signed(ledger: Ledger, version: ModelVersion, whom: Trust) -> plans.Signed | None:
-    """The signature that goes with a version. A wrong one goes along as well: the worker refuses it, and says so."""
-    found = [one for one in trust.signatures_of(ledger, version) if one.public in whom.keys]
-    if not found:
-        return None
-    first = found[0]
-    return plans.Signed(statement=first.statement, signature=first.signature, public=first.public)
+def served_model(ledger: Ledger, version: ModelVersion, whom: Trust) -> plans.ServedModel:
+    """What a worker loads: the version's own bytes, or what a folder of MLflow's was found to serve as.
 
-
-def _served(ledger: Ledger, version: ModelVersion) -> plans.ServedModel:
-    """What a worker loads: the version's own bytes, or what a folder of MLflow's was found to serve as."""
+    A signature that does not fit goes along as well: the worker refuses it, and says so.
+    """
     found = ledger.find("served", version.ref, Served) if version.format == "mlmodel" else None
     what = found or version
+    signatures = [one for one in trust.signatures_of(ledger, version) if one.public in whom.keys]
+    newest = max(signatures, key=lambda one: one.at, default=None)
     return plans.ServedModel(
         ref=version.ref,
         artifact=what.artifact,
         format=what.format,
         signature=what.signature,
         trusted=is_trusted(version.export),
+        signed=None
+        if newest is None
+        else plans.Signed(statement=newest.statement, signature=newest.signature, public=newest.public),
     )
 
 

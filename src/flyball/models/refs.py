@@ -113,6 +113,8 @@ def resolve(reader: Reader, ref: str, *, deleted: bool = False) -> ModelVersion:
     if model is None:
         raise NotFound(f"no model {name!r}", nearest(name, [one.name for one in models(reader)]), ref=ref)
     found = _version(reader, model, wanted, deleted)
+    if found is None and wanted and (whole := find_model(reader, ref)) is not None:
+        model, found = whole, _version(reader, whole, "", deleted)  # a name with an @ in it
     if found is None:
         raise _not_found(reader, model, ref, wanted)
     if found.deleted and not deleted:

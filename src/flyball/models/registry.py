@@ -133,11 +133,12 @@ def add(
     actor: str,
     aliases: Iterable[str] = (),
     once: str | None = None,
-    edges: Iterable[Edge] = (),
+    copied_from: str = "",
 ) -> ModelVersion:
     """Enter a version whose bytes are stored already, under the next number of its model, in one commit.
 
     The draft's number and time are given here. ``once`` names the act: done again, it gives the version it made before.
+    ``copied_from`` is the lineage name of another version with the same bytes.
     """
     with ledger.transaction() as tx:
         if once and (made := tx.find("registration", once, str)):
@@ -154,13 +155,14 @@ def add(
         ]
         if once:
             sets.append(("registration", once, version.ref))
+        here = lineage_name(version.ref)
         tx.append(
             "model.registered",
             version.ref,
             actor=actor,
             at=at,
             sets=sets,
-            edges=[*_edges(version), *edges],
+            edges=[*_edges(version), *([Edge(here, copied_from, "copy")] if copied_from else [])],
         )
         for alias in aliases:
             _point(tx, version, alias, because=f"registered with {version.ref}", actor=actor)

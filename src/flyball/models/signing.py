@@ -18,7 +18,7 @@ import msgspec
 
 from flyball.core.hashing import canonical, digest_bytes
 from flyball.core.plan import ServedModel, Signed
-from flyball.core.records import ModelSignature, ModelVersion, Signature
+from flyball.core.records import ModelSignature, ModelVersion, Served, Signature
 from flyball.errors import Invalid, NotFound, Refused, Unavailable
 
 INSTALL = "pip install 'flyball[sign]'"
@@ -36,6 +36,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     run: str | None
     training: dict[str, str]
     feature_service: str | None
+    serves: Served | None = None  # what a folder of MLflow's was found to serve as, when that was known
 
 
 class Trust(msgspec.Struct, frozen=True):
@@ -45,7 +46,7 @@ class Trust(msgspec.Struct, frozen=True):
     required: bool = False
 
 
-def statement_of(version: ModelVersion) -> Statement:
+def statement_of(version: ModelVersion, serves: Served | None = None) -> Statement:
     """What there is to vouch for in a version, as it is now."""
     return Statement(
         model=version.ref,
@@ -56,6 +57,7 @@ def statement_of(version: ModelVersion) -> Statement:
         run=version.run,
         training=version.training,
         feature_service=version.feature_service,
+        serves=serves,
     )
 
 
@@ -98,10 +100,12 @@ def private_key(folder: Path, wanted: str = "") -> Any:
     return _read(chosen[0])
 
 
-def sign(version: ModelVersion, private: Any, *, by: str, at: Any) -> ModelSignature:
-    """Vouch for a version."""
+def sign(
+    version: ModelVersion, private: Any, *, by: str, at: Any, serves: Served | None = None
+) -> ModelSignature:
+    """Vouch for a version, and for what it serves as."""
     public = public_of(private)
-    statement = canonical(statement_of(version))
+    statement = canonical(statement_of(version, serves))
     return ModelSignature(
         model=version.ref,
         key_id=key_id_of(public),
@@ -143,7 +147,8 @@ def verify(version: ModelVersion, signatures: list[ModelSignature], trust: Trust
     """
     trusted = [one for one in signatures if one.public in trust.keys]
     for one in trusted:
-        if check(one, what=version.ref) != statement_of(version):
+        said = check(one, what=version.ref)
+        if msgspec.structs.replace(said, serves=None) != statement_of(version):
             raise Refused(
                 f"{version.ref} is not what {one.key_id} has signed",
                 "it was changed after it was signed: do not load it",
@@ -181,10 +186,15 @@ def verify_served(served: ServedModel, *, keys: tuple[str, ...], required: bool)
             model=served.ref,
         )
     said = check(given, what=served.ref)
-    found = (served.ref, served.artifact, served.format, served.signature)
-    if (said.model, said.artifact, said.format, said.signature) != found:
+    found = (served.artifact, served.format, served.signature)
+    vouched = [(said.artifact, said.format, said.signature)]
+    if said.serves is not None:
+        vouched.append((said.serves.artifact, said.serves.format, said.serves.signature))
+    if said.model != served.ref or found not in vouched:
         raise Refused(
-            f"{served.ref} is not what was signed", "flyball deploy publishes the plan anew", model=served.ref
+            f"{served.ref} is not what was signed: it serves {served.format} {served.artifact[:15]}",
+            f"if it was signed before it was first deployed, sign it again: flyball models sign {served.ref}",
+            model=served.ref,
         )
 
 

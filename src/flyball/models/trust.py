@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from flyball.core.records import ModelSignature, ModelVersion, TrustedKey
+from flyball.core.records import ModelSignature, ModelVersion, Served, TrustedKey
 from flyball.errors import NotFound
 from flyball.models import signing
 from flyball.models.refs import Reader, resolve
@@ -19,7 +19,8 @@ def sign(ledger: Ledger, ref: str, private: Any, *, actor: str) -> ModelSignatur
     """Sign a version with a private key; the signature lies in the ledger beside it."""
     with ledger.transaction() as tx:
         version = resolve(tx, ref)
-        record = signing.sign(version, private, by=actor, at=tx.now())
+        serves = tx.find("served", version.ref, Served)
+        record = signing.sign(version, private, by=actor, at=tx.now(), serves=serves)
         tx.append("model.signed", version.ref, actor=actor, sets=[("signature", record.key, record)])
     return record
 

@@ -32,18 +32,14 @@ def deploy(
     A candidate starts with ``share`` of the requests; the governor ramps it, promotes it or sends it back by evidence.
     """
     from flyball.heal import traffic
-    from flyball.models import registry, trust
+    from flyball.models import registry
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", endpoint):
         raise Invalid(
             f"{endpoint!r} can't name an endpoint", "use letters, digits, '-', '_' and '.'", field="endpoint"
         )
     version = registry.resolve(ws.ledger, model)
-    trust.check(ws.ledger, version, trust_in(ws))
-    if version.format == "mlmodel":
-        from flyball.models.mlmodel.preparing import prepare
-
-        prepare(ws.ledger, ws.blobs, version, actor=ws.actor)
+    _ready(ws, version)
     now = ws.clock.now()
     expected: int | None = None
     if canary:
@@ -56,6 +52,27 @@ def deploy(
         route = traffic.champion_only(endpoint, version.ref, at=now, because=because)
     return set_route(
         ws, route, "route.canary_started" if canary else "route.deployed", version, expected=expected
+    )
+
+
+def _ready(ws: Workspace, version: ModelVersion) -> None:
+    """:class:`Refused` here, where the person stands, for what the workers would refuse: signatures, pickles of strangers."""
+    from flyball.heal import traffic
+    from flyball.models import signing, trust
+    from flyball.models.mlmodel import prepare
+
+    whom = trust_in(ws)
+    trust.check(ws.ledger, version, whom)
+    if version.format == "mlmodel":
+        prepare(ws.ledger, ws.blobs, version, actor=ws.actor)
+    if version.format == "elsewhere":
+        raise Invalid(
+            f"the files of {version.ref} are not here: {version.export.get('reason', version.source)}",
+            "log the model to this server and register it again",
+            model=version.ref,
+        )
+    signing.verify_served(
+        traffic.served_model(ws.ledger, version, whom), keys=tuple(whom.keys), required=whom.required
     )
 
 
