@@ -67,16 +67,19 @@ def test_logged_models_have_params_tags_metrics_and_an_end(console: Console, pee
 def test_the_scenario_needs_nothing_but_the_tracking_uri(console: Console, peer: Peer) -> None:
     made = peer("models", "scenario", url=console.url, name="client scenario", model="delays")
     assert made["version"] == "1"
-    assert "WARNING" not in made["said"], made["said"]
+    # What the client says of its own accord, whatever the server is.
+    known = ("`artifact_path` is deprecated", "installed pip version")
+    warned = [line for line in made["said"].splitlines() if "WARNING" in line]
+    assert all(any(one in line for one in known) for line in warned), warned
 
 
 def test_a_run_of_our_own_is_seen_by_the_client(console: Console, peer: Peer) -> None:
     script = console.folder / "ours.py"
     script.write_text(
         "import flyball as fb\n"
-        "with fb.track.run('training', params={'trees': 3}) as run:\n"
+        "with fb.track.start('training', params={'trees': 3}) as run:\n"
         "    for step in range(3):\n"
-        "        fb.log_metric('auc', step / 4, step)\n"
+        "        fb.track.log_metric('auc', step / 4, step)\n"
         "    print(run.id)\n"
     )
     done = subprocess.run(

@@ -131,16 +131,21 @@ def _send_to(url: str) -> Callable[..., tuple[int, str]]:
     return send
 
 
+@cache
+def answers_of_mlflow(story: Callable[[Side], None]) -> list[dict[str, Any]]:
+    """What MLflow's own server says to a story; it is told there once, whatever it is compared with."""
+    theirs = Side(_send_here)
+    story(theirs)
+    return theirs.said
+
+
 def both(url: str, name: str) -> list[tuple[Any, Any]]:
     """Where the answers of MLflow (first) and of the server at ``url`` to the story ``name`` differ."""
     from tests.integration.mlflow.peer import stories
 
-    theirs, ours = Side(_send_here), Side(_send_to(url))
-    story = getattr(stories, name)
-    story(theirs)
-    story(ours)
-    assert len(theirs.said) == len(ours.said)
-    pairs = zip(theirs.said, ours.said, strict=True)
+    theirs, ours = answers_of_mlflow(getattr(stories, name)), Side(_send_to(url))
+    getattr(stories, name)(ours)
+    pairs = zip(theirs, ours.said, strict=True)
     return [(one, other) for one, other in pairs if _told(one) != _told(other)]
 
 
