@@ -76,7 +76,9 @@ def _rows(console: Console, rows: list[Any], words: str) -> None:
     cells = [[_cell(row.get(name)) for name in names] for row in dicts]
     for number, name in enumerate(names):
         short = max(len(row[number]) for row in cells) <= 30  # ids and times stay whole; sentences wrap
-        table.add_column(name.replace("_", " "), overflow="fold", no_wrap=short)
+        table.add_column(
+            name if name.startswith("run_") else name.replace("_", " "), overflow="fold", no_wrap=short
+        )
     for row in cells:
         table.add_row(*row)
     console.print(table)

@@ -21,6 +21,7 @@ from flyball.pipelines.definition import Pipeline
 from flyball.pipelines.journal import Journal, line_of
 from flyball.pipelines.results import Keys, StepResult, Values
 from flyball.pipelines.trace import Node, Output, Trace, describe, filled, handles_in, trace
+from flyball.track import experiments
 from flyball.track import runs as tracking
 from flyball.versions import Captured, capture, capture_late
 
@@ -40,6 +41,8 @@ def execute(pipeline: Pipeline[..., Any], params: Mapping[str, Any], context: Ru
         params=values,
         actor=context.actor,
         because=context.because,
+        experiment=experiments.ensure(context.ledger, pipeline.name, actor=context.actor).id,
+        blobs=context.blobs,
         late_code=_late_code(context),
         **msgspec.structs.asdict(captured),
     )
@@ -63,6 +66,7 @@ def resume(run_id: str, pipelines: Mapping[str, Pipeline[..., Any]], context: Ru
         context.ledger,
         run_id,
         actor=context.actor,
+        blobs=context.blobs,
         late_code=_late_code(context),
         **msgspec.structs.asdict(captured),
     )
