@@ -17,6 +17,7 @@ import pytest
 if TYPE_CHECKING:
     from flyball.stores.metadata import Ledger
     from tests.postgres import Postgres
+    from tests.s3 import S3
 
 ENGINES = os.environ.get("FLYBALL_TEST_ENGINES", "sqlite,postgres").split(",")
 
@@ -27,6 +28,15 @@ def postgres() -> Iterator[Postgres]:
     from tests.postgres import Postgres
 
     with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """A server that speaks S3, started once; ``s3.new()`` is the URL of an empty bucket."""
+    from tests.s3 import S3
+
+    with S3() as server:
         yield server
 
 

@@ -34,7 +34,7 @@ class Postgres:
         # PostgreSQL refuses to run as root, so there it runs as nobody.
         self._as: dict[str, Any] = {"user": "nobody", "group": "nogroup"} if os.geteuid() == 0 else {}
         self.folder = Path(tempfile.mkdtemp(prefix="flyball-pg-"))
-        self.port = _free_port()
+        self.port = free_port()
         self._schemas = 0
         if self._as:
             shutil.chown(self.folder, **self._as)
@@ -111,7 +111,8 @@ class Postgres:
             connection.execute(statement)  # type: ignore[call-overload]  # statements of tests are plain text
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

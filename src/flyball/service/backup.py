@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from flyball.stores.archive import Writer
 
 FORMAT = 1
-_NOT_TAKEN = {"run", "cache"}  # locks and logs of processes, and what can be made again
+# Locks and logs of processes, what can be made again, and what is copied in its own way or lies there unused.
+_NOT_TAKEN = {"run", "cache", "log", "blobs", "online", "tables"}
 
 
 class BackupHead(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,14 +52,18 @@ class BackedUp(msgspec.Struct, frozen=True, kw_only=True):
     entries: int
     blobs: int
     head: BackupHead
+    missing: tuple[str, ...] = ()  # blobs that the ledger names and the store had not
 
     def as_text(self) -> str:
         """For people."""
         head = self.head
-        return (
+        said = (
             f"{self.file} is whole: {head.project} at event {head.event}, {head.at:%Y-%m-%d %H:%M} UTC; "
             f"{self.entries} entries ({self.blobs} blobs), {self.bytes / 2**20:.1f} MiB"
         )
+        if self.missing:
+            said += f"\n  {len(self.missing)} blobs that the ledger names were not in the store, as {self.missing[0]}"
+        return said
 
 
 @verb("backup", anywhere=True)
@@ -96,10 +101,17 @@ def backup(file: str, *, verify: bool = False, blobs: bool = True, ws: Workspace
         (Path(scratch) / "ledger.db").unlink()
         _add_state(ws, writer)
         _add_online(ws, writer, Path(scratch) / "online")
-        count = _add_blobs(ws, writer) if blobs else 0
+        count, missing = _add_blobs(ws, writer) if blobs else (0, ())
         _add_project(ws, writer)
         end = writer.finish()
-    return BackedUp(file=str(path), bytes=path.stat().st_size, entries=end.entries, blobs=count, head=head)
+    return BackedUp(
+        file=str(path),
+        bytes=path.stat().st_size,
+        entries=end.entries,
+        blobs=count,
+        head=head,
+        missing=missing,
+    )
 
 
 def head_of(path: Path) -> BackupHead:
@@ -134,7 +146,13 @@ def _looked_through(path: Path) -> BackedUp:
         counted["blobs"] += name.startswith("blobs/")
 
     read(path, count)
-    return BackedUp(file=str(path), bytes=path.stat().st_size, head=head, **counted)
+    return BackedUp(
+        file=str(path),
+        bytes=path.stat().st_size,
+        head=head,
+        entries=counted["entries"],
+        blobs=counted["blobs"],
+    )
 
 
 def _save_ledger(ws: Workspace, target: Path, with_blobs: bool) -> BackupHead:
@@ -160,28 +178,27 @@ def _save_ledger(ws: Workspace, target: Path, with_blobs: bool) -> BackupHead:
 
 def _add_state(ws: Workspace, writer: Writer) -> None:
     """Everything of ``.flyball/`` that is no store of its own: the log first, then the tables it is compacted into."""
-    kept_apart = {ws.tables_dir.resolve(), *store_folders(ws)}
     for path in _files(ws.log_dir):
         if path.parent.name != "cursors":
             _add(writer, f"state/log/{path.relative_to(ws.log_dir).as_posix()}", path)
+    apart = _store_places(ws)
     for path in _files(ws.state):
         inside = path.relative_to(ws.state)
-        if inside.parts[0] in _NOT_TAKEN or inside.parts[0] == "log" or path.name.startswith("ledger.db"):
-            continue
-        if not any(
-            folder == one or folder in one.parents for one in [path.resolve()] for folder in kept_apart
-        ):
+        taken = inside.parts[0] not in _NOT_TAKEN and not path.name.startswith("ledger.db")
+        if taken and not any(
+            str(path.resolve()).startswith(place) for place in apart
+        ):  # ledger.db-wal as well
             _add(writer, f"state/{inside.as_posix()}", path)
     for path in _files(ws.tables_dir):
         _add(writer, f"tables/{path.relative_to(ws.tables_dir).as_posix()}", path)
 
 
-def store_folders(ws: Workspace) -> set[Path]:
-    """Folders of the stores on this machine that are copied in their own way."""
-    found = {Path(ws.online_url.removeprefix("lmdb:").partition("?")[0])}
-    if ws.blobs.folder is not None:
-        found.add(ws.blobs.folder)
-    return {folder.resolve() for folder in found}
+def _store_places(ws: Workspace) -> set[str]:
+    """Where the stores on this machine lie, wherever the settings put them."""
+    urls = (ws.settings.url(ws.config.stores.metadata), ws.online_url, ws.blobs_url)
+    local = [url for url in urls if url.startswith(("sqlite:", "lmdb:", "file:"))]
+    found = {"/" + url.partition(":")[2].partition("?")[0].lstrip("/") for url in local}
+    return {str(Path(place).resolve()) for place in (*found, str(ws.tables_dir))}
 
 
 def _add_online(ws: Workspace, writer: Writer, scratch: Path) -> None:
@@ -191,8 +208,10 @@ def _add_online(ws: Workspace, writer: Writer, scratch: Path) -> None:
         writer.add_file("online/data.mdb", scratch / "data.mdb")
 
 
-def _add_blobs(ws: Workspace, writer: Writer) -> int:
-    count = 0
+def _add_blobs(ws: Workspace, writer: Writer) -> tuple[int, tuple[str, ...]]:
+    from flyball.service.reach import named_blobs
+
+    count, missing = 0, named_blobs(ws)
     for name in ws.blobs.ls_named(""):
         writer.add_bytes(f"refs/{name}", ws.blobs.get_named(name) or b"")
     for one in ws.blobs.stats():
@@ -201,8 +220,9 @@ def _add_blobs(ws: Workspace, writer: Writer) -> int:
         except NotFound:
             continue  # collected from another machine: nothing the ledger names
         writer.add(f"blobs/{one.digest[3:]}", one.size_bytes, one.digest, pieces)
+        missing.discard(one.digest)
         count += 1
-    return count
+    return count, tuple(sorted(missing))
 
 
 def _started(pieces: Iterator[bytes]) -> Iterator[bytes]:

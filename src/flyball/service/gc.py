@@ -77,6 +77,12 @@ def gc(
         return _decide(ws, ages, rules)[0]
     with ws.blobs.collecting():
         decided, reach, gone = _decide(ws, ages, rules)
+        if gone and reach.running and ages["older_than"] < _SAFE_S:
+            raise Refused(
+                f"{reach.running[0]} goes on: what it made in the last hour may not be named yet",
+                "say --older-than 1h or more, or wait for it",
+                runs=reach.running,
+            )
         _write(ws, decided, reach, gone)
         for one in gone:
             ws.blobs.delete(one.digest)
@@ -114,12 +120,6 @@ def _decide(
         steps_before=ws.clock.now() - timedelta(seconds=ages["keep_steps"]),
         deleted_before=ws.clock.now() - timedelta(seconds=ages["keep_deleted"]),
     )
-    if reach.running and ages["older_than"] < _SAFE_S:
-        raise Refused(
-            f"{reach.running[0]} goes on: what it made in the last hour may not be named yet",
-            "say --older-than 1h or more, or wait for it",
-            runs=reach.running,
-        )
     unneeded = [one for one in stored if one.digest not in reach.kept]
     limit = now - timedelta(seconds=ages["older_than"])
     gone = sorted((one for one in unneeded if one.modified <= limit), key=lambda one: one.digest)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from flyball.errors import Conflict, Invalid, Refused
+from flyball.errors import Conflict, Invalid, Refused, Unavailable
 from flyball.service.verb import CURRENT, verb
 from flyball.service.workspace import Workspace
 
@@ -128,9 +128,22 @@ def _move_blobs(ws: Workspace, url: str, check: str) -> Moved:
     with ws.blobs.adding():
         moved = copy_missing_blobs(ws.blobs, target)
         wrong = differences(ws.blobs, target, read_back=-1 if check == "all" else _READ_BACK)
+        _is_the_store(ws, moved)
     if wrong:
         raise Refused(f"after the move {wrong[0]}", "run it again", wrong=wrong[:20])
     return moved
+
+
+def _is_the_store(ws: Workspace, moved: Moved) -> None:
+    """A store that lists nothing while the ledger names a lot is not this workspace's, or does not say the truth."""
+    from flyball.service.reach import named_blobs
+
+    named = named_blobs(ws)
+    if named and not moved.copied + moved.there:
+        raise Unavailable(
+            f"{ws.blobs.url} lists no blob, and the ledger names {len(named)}",
+            "is it the right bucket and prefix?",
+        )
 
 
 def _move_ledger(ws: Workspace, url: str) -> tuple[int, tuple[TableMoved, ...]]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import sqlalchemy as sa
 
+from flyball.core.hashing import is_digest
 from flyball.errors import FlyballError, Refused
 from flyball.stores.metadata import EDGES, RECORDS
 from flyball.stores.run_tables import ARTIFACTS
@@ -187,6 +188,28 @@ def _open_manifests(ws: Workspace, marking: _Marking) -> None:
                 "nothing was removed; flyball data verify says which snapshot it is and how to mend it",
                 digest=digest,
             ) from error
+
+
+def named_blobs(ws: Workspace) -> set[str]:
+    """Blobs that must be there: of artifacts, models and snapshots (those that were collected by rule left out).
+
+    Not every digest in a record is a blob's (some name records); these are.
+    """
+    from flyball.versions.manifest import mentions
+
+    found: set[str] = set()
+    with ws.ledger.reading() as connection:
+        found |= {digest for (digest,) in _rows(connection, sa.select(ARTIFACTS.c.digest))}
+        query = sa.select(RECORDS.c.noun, RECORDS.c.content).where(RECORDS.c.noun.in_(["snapshot", "model"]))
+        for noun, content in _rows(connection, query):
+            record = msgspec.json.decode(content)
+            if noun == "model":
+                found |= {record[key] for key in ("artifact", "native") if record.get(key)}
+            elif record.get("manifest") and not record.get("forgotten"):
+                found.add(record["manifest"])
+                if record["manifest"] in ws.blobs:
+                    found |= mentions(ws.blobs, record["manifest"])
+    return {digest for digest in found if is_digest(digest)}
 
 
 def _rows(connection: sa.Connection, query: sa.Select[Any]) -> Iterator[Any]:

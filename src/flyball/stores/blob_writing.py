@@ -85,7 +85,7 @@ class BlobWriter:
 
     @property
     def digest(self) -> str:
-        """Of what was written so far."""
+        """The digest of what was written so far."""
         return "b3:" + self._hash.hexdigest()
 
     def keep(self) -> str:
@@ -93,7 +93,7 @@ class BlobWriter:
         assert self._staged is not None
         assert self._file is not None
         self._file.close()
-        digest = "b3:" + self._hash.hexdigest()
+        digest = self.digest
         if self._blobs.refresh(digest):
             return digest
         self.new = True

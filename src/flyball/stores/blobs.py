@@ -11,25 +11,24 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
-from obstore.store import LocalStore, MemoryStore, from_url
+from obstore.store import LocalStore, MemoryStore
 
 from flyball.core.hashing import digest_bytes, is_digest
 from flyball.errors import Conflict, Invalid, NotFound, Refused, Unavailable
 from flyball.stores.blob_writing import BlobWriter, read_pieces
+from flyball.stores.buckets import open_bucket, parted
 from flyball.stores.locking import held
 
 REFRESH_AFTER_S = (
     3600.0  # well below any grace of a collection: an older blob that is put again is made new again
 )
 STRAYS_AFTER_S = 24 * 3600.0
-_CLIENT = {"connect_timeout": "5s", "timeout": "60s"}
-_RETRY: dict[str, Any] = {"max_retries": 4, "retry_timeout": timedelta(seconds=30)}
 
 
 class BlobStat(NamedTuple):
@@ -70,15 +69,7 @@ class Blobs:
                 raise Unavailable(
                     f"the blob folder {folder} can't be opened: {error}", "check its rights"
                 ) from error
-        try:
-            open_store: Any = (
-                from_url  # its overloads, one per kind of store, can't be chosen by an unknown URL
-            )
-            return cls(open_store(url, client_options=_client(url), retry_config=_RETRY), url, state=state)
-        except BaseError as error:
-            raise Invalid(
-                f"{url!r} is not a blob URL", "like file:.flyball/blobs or s3://bucket/prefix"
-            ) from error
+        return cls(open_bucket(url), parted(url)[0], state=state)
 
     def put(self, data: bytes) -> str:
         """Store bytes; returns their digest. Storing the same bytes again costs one look."""
@@ -325,14 +316,6 @@ def _place(digest: str) -> str:
     if not is_digest(digest):
         raise Invalid(f"{digest!r} is not a digest", "a digest is 'b3:' and 64 hexadecimal letters")
     return f"{digest[3:5]}/{digest[5:]}"
-
-
-def _client(url: str) -> dict[str, Any]:
-    """Patience with a slow store is bounded; an endpoint without TLS (a test, a MinIO beside us) must be allowed."""
-    plain = any(
-        os.environ.get(name, "").startswith("http://") for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-    )
-    return {**_CLIENT, **({"allow_http": True} if plain and url.startswith("s3") else {})}
 
 
 def _short(error: Exception) -> str:

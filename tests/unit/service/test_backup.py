@@ -327,3 +327,12 @@ def test_the_command_line_restores_where_there_is_no_project(local: Workspace, t
     for words in (["backup", "--verify", "../b.tar"], ["restore", "../b.tar", "--into", "../copy"]):
         subprocess.run([*command, *words], check=True, cwd=tmp_path / "empty")
     assert (tmp_path / "copy" / "flyball.toml").is_file()
+
+
+def test_blobs_that_the_ledger_names_and_the_store_has_not_are_told(local: Workspace, tmp_path: Path) -> None:
+    fill(local)
+    gone = local.blobs.put(b"model 0")
+    local.blobs.delete(gone)
+    made = backup(str(tmp_path / "b.tar"), ws=local)
+    assert made.missing == (gone,)
+    assert f"1 blobs that the ledger names were not in the store, as {gone}" in made.as_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flyball.errors import Conflict, Invalid, Refused
+from flyball.errors import Conflict, Invalid, Refused, Unavailable
 from flyball.service.migrate import migrate
 from flyball.service.settings_file import with_values
 from flyball.service.supervise import Held
@@ -186,3 +187,10 @@ def test_settings_change_only_where_they_must(text: str, expected: str | None) -
 def test_settings_that_can_not_be_changed_safely_are_left(text: str) -> None:
     with pytest.raises(Invalid, match=r"can't be changed|not TOML"):
         with_values(text, "stores", {"blobs": "s3://b"})
+
+
+def test_a_store_that_lists_nothing_is_not_moved(ws: Workspace, tmp_path: Path) -> None:
+    close(ws)
+    shutil.rmtree(ws.state / "blobs")
+    with pytest.raises(Unavailable, match="lists no blob, and the ledger names"):
+        migrate(to=f"file:{tmp_path}/elsewhere", write=True, ws=Workspace.open(ws.root))
