@@ -16,7 +16,7 @@ from flyball.core.records import Alias, ModelVersion, RegisteredModel, Signature
 from flyball.errors import Conflict, Invalid, NotFound, Refused
 from flyball.models import approvals, catalogue
 from flyball.models.export import export
-from flyball.models.formats import FORMATS, RUNS_CODE, Wanted, decode, encode
+from flyball.models.formats import FORMATS, RUNS_CODE, Wanted, decode, encode, trial
 from flyball.models.predictor import Predictor, load
 from flyball.models.refs import (
     aliases_of,
@@ -233,6 +233,7 @@ def _ready_made(blobs: Blobs, data: bytes, wanted: Format) -> _Serving:
             "pass the model itself; a folder of MLflow's: flyball models import FOLDER --name NAME --trust",
         )
     if wanted != "onnx":
+        trial.survive(wanted, data)
         decode(wanted, data)
     return _Serving(blobs.put(data), wanted, None, wanted, {"reason": f"ready-made {_TITLES[wanted]}"})
 

@@ -33,6 +33,7 @@ MODULES = (
     "pipelines",
     "serving",
     "explain",
+    "unused",
     "skew",
     "incidents",
     "backup",

@@ -15,6 +15,7 @@ Workers import this: no dataframe, no database, no scikit-learn unless the model
 
 from __future__ import annotations
 
+import platform
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -65,9 +66,7 @@ def encode(model: Any, wanted: str = "auto", sample: Sample | None = None) -> En
     reason = ""
     if native in _OWN:
         try:
-            return _checked(
-                Encoded(native, _keeper(native).write(model, sample), _facts(model, native)), model, sample
-            )
+            return _checked(_own(model, native, sample), model, sample)
         except FlyballError as error:
             if wanted == native:
                 raise
@@ -118,6 +117,15 @@ def _family_of(model: Any) -> str:
     return "auto"
 
 
+def _own(model: Any, family: str, sample: Sample | None) -> Encoded:
+    keeper = _keeper(family)
+    data = keeper.write(model, sample)
+    facts = _facts(model, {type(model).__module__, family})
+    if family == "skops":
+        facts["trusted_types"] = keeper.trusted(data)
+    return Encoded(family, data, facts)
+
+
 def _pickled(model: Any, wanted: str) -> Encoded:
     from flyball.models.formats import bundle, pickles
 
@@ -126,20 +134,22 @@ def _pickled(model: Any, wanted: str) -> Encoded:
     format = wanted
     if wanted == "auto":
         format = "python" if any(bundle.is_project(name) for name in modules) else "pickle"
-    facts: dict[str, Any] = {"class": _class_of(model)}
+    facts = _facts(model, modules)
     if format == "python":
         sources = bundle.collect(modules)
-        data = bundle.pack(sources, data)
+        data = bundle.pack(sources, pickles.renamed(data, bundle.own_name))
         modules |= sources.imports
-        facts |= {"code": sources.digest, "modules": sorted(sources.files)}
-    return Encoded(format, data, {**facts, "requires": requirements(modules)})
+        facts |= {"code": sources.digest, "modules": sorted(sources.files), "requires": requirements(modules)}
+    return Encoded(format, data, facts)
 
 
-def _facts(model: Any, family: str) -> dict[str, Any]:
-    modules = {type(model).__module__}
-    if family == "skops":
-        modules |= {"skops"}
-    return {"class": _class_of(model), "requires": requirements(modules)}
+def _facts(model: Any, modules: set[str]) -> dict[str, Any]:
+    return {
+        "class": _class_of(model),
+        "estimator": hasattr(model, "__sklearn_tags__"),
+        "python": platform.python_version(),
+        "requires": requirements(modules),
+    }
 
 
 def _class_of(model: Any) -> str:
@@ -164,7 +174,7 @@ def _checked(encoded: Encoded, model: Any, sample: Sample | None) -> Encoded:
     except Exception:  # noqa: BLE001 (a model that can't answer can't be compared; whoever registers it hears of that)
         return encoded
     found = score(again, rows)
-    if not np.array_equal(wanted, found, equal_nan=True):
+    if not np.allclose(wanted, found, rtol=1e-6, atol=1e-7, equal_nan=True):  # a program may round otherwise
         gap = float(np.nanmax(np.abs(wanted - found)))
         raise Invalid(
             f"what was read back answers differently, by up to {gap:.2g}", 'format="pickle" keeps it'

@@ -22,6 +22,8 @@ def ask_of(model: Any, names: Sequence[str]) -> Ask:
     ``names`` are the columns, for models that look their columns up by name.
     """
     if (special := special_ask(model)) is not None:
+        if hasattr(model, "training"):
+            import_module("flyball.models.formats.torch").settle(model)
         return special
     if hasattr(model, "predict_proba"):
         answer = model.predict_proba
@@ -37,10 +39,20 @@ def ask_of(model: Any, names: Sequence[str]) -> Ask:
     if hasattr(model, "feature_names_in_"):
         # it was fitted on a frame; the order of the columns is the signature's
         warnings.filterwarnings("ignore", message="X does not have valid feature names", category=UserWarning)
+    _one_thread(model)
     if picks_by_name(model):
         frame = _framer(names)
         return lambda rows: answer(frame(rows))
     return answer  # type: ignore[no-any-return]
+
+
+def _one_thread(model: Any) -> None:
+    """Processes are our parallelism: a wrapper that was fitted on all cores answers with one."""
+    family = type(model).__module__.partition(".")[0]
+    if family == "xgboost" and hasattr(model, "get_booster"):
+        model.get_booster().set_param({"nthread": 1})
+    elif family == "lightgbm" and hasattr(model, "n_jobs"):
+        model.n_jobs = 1
 
 
 def special_ask(model: Any) -> Ask | None:

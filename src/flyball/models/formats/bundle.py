@@ -110,8 +110,6 @@ def finder(sources: Sources) -> Callable[[str, str], Any]:
     space = namespace(sources) if sources.files else ""
 
     def find(module: str, name: str) -> Any:
-        if module.startswith(PREFIX):  # pickled again from a bundle: the name it had there first
-            module = module.partition(".")[2]
         if module in sources.files:
             module = f"{space}.{module}"
         found: Any = importlib.import_module(module)
@@ -120,6 +118,11 @@ def finder(sources: Sources) -> Callable[[str, str], Any]:
         return found
 
     return find
+
+
+def own_name(module: str) -> str:
+    """The name that a module of a bundle had in the project."""
+    return module.partition(".")[2] if module.startswith(PREFIX) else module
 
 
 def namespace(sources: Sources) -> str:

@@ -46,8 +46,8 @@ def write(model: Any, sample: Any = None) -> bytes:
         raise Invalid(f"a {type(model).__name__} that was not fitted: {error}", "fit it first") from error
     state = {name: _plain(name, value) for name, value in vars(model).items() if name not in _DERIVED}
     kept = msgspec.json.encode({"class": type(model).__name__, "state": state}, order="sorted")
-    # all trees, not only those up to the best: the wrapper's state says which of them answer
-    return pack({_TEXT: booster.model_to_string(num_iteration=-1).encode(), _STATE: kept})
+    # as predicting does: the trees up to the best, where training stopped early
+    return pack({_TEXT: booster.model_to_string().encode(), _STATE: kept})
 
 
 def read(data: bytes) -> Any:
@@ -105,7 +105,7 @@ def _text(data: bytes) -> str:
         text = data.decode()
     except UnicodeDecodeError as error:
         raise Invalid("not a LightGBM model: it is no text", "copy the whole file") from error
-    # LightGBM aborts the process on some torn texts: look for its ends first
+    # LightGBM 4.7 ends the process over most texts that were cut: look for their ends first
     if not text.startswith("tree\n") or "\nend of trees\n" not in text or "\nend of parameters\n" not in text:
         raise Invalid(
             "not a LightGBM model, or a torn one: it has no beginning or no end", "copy the whole file"

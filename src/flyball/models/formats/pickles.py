@@ -40,6 +40,32 @@ def unpickler(find: Callable[[str, str], Any]) -> type[pickle.Unpickler]:
     return Reader
 
 
+def renamed(data: bytes, rename: Callable[[str], str]) -> bytes:
+    """The same pickle with other names for the modules it imports; the same bytes when none changes.
+
+    >>> import fractions
+    >>> b = renamed(pickle.dumps(fractions.Fraction(1, 3), protocol=5), lambda name: f"numbers_of_{name}")
+    >>> modules_of(b)
+    {'numbers_of_fractions'}
+    """
+    changed = {one: rename(one) for one in modules_of(data)}
+    changed = {before: after for before, after in changed.items() if before != after}
+    if not changed:
+        return data
+    parts: list[bytes] = []
+    ops = list(pickletools.genops(data))
+    ends = [place for _, _, place in ops[1:]] + [len(data)]
+    for (code, argument, start), end in zip(ops, ends, strict=True):
+        if code.name == "FRAME":
+            continue  # a frame says its length, which is another now; pickles do without
+        if code.name in _STRINGS and argument in changed:
+            text = changed[str(argument)].encode()
+            parts.append(b"X" + len(text).to_bytes(4, "little") + text)  # BINUNICODE
+        else:
+            parts.append(data[start or 0 : end])
+    return b"".join(parts)
+
+
 def modules_of(data: bytes) -> set[str]:
     """The modules whose names a pickle imports, without running it.
 

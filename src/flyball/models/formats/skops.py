@@ -14,9 +14,6 @@ from typing import Any
 
 from flyball.errors import Invalid, Refused
 
-# SciPy's splines (SplineTransformer): arrays and two numbers.
-_DATA_ONLY = frozenset({"scipy.interpolate._bsplines.BSpline", "collections.OrderedDict"})
-
 
 def write(model: Any, sample: Any = None) -> bytes:
     """The skops file of an estimator; :class:`Refused` when it holds types that reading would refuse."""
@@ -62,8 +59,6 @@ def trusted(data: bytes, *, also: frozenset[str] = frozenset(), strictly: bool =
 
 
 def _is_harmless(name: str) -> bool:
-    if name in _DATA_ONLY:
-        return True
     module, _, kind = name.rpartition(".")
     if not module.startswith("sklearn."):
         return False

@@ -102,12 +102,28 @@ def _is_tensor_part(module: str, name: str) -> bool:
 
 
 def ask(model: Any, rows: Any) -> Any:
-    """What a module answers to an array of rows."""
+    """What a module answers to an array of rows, in evaluation mode; it is left in the mode it was in."""
     torch = import_module("torch")
     given = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
-    with torch.no_grad():
-        answer = model(given)
+    training = settle(model)
+    try:
+        with torch.no_grad():
+            answer = model(given)
+    finally:
+        if training:
+            model.train()
     return answer.detach().cpu().numpy()
+
+
+def settle(model: Any) -> bool:
+    """Put a module into evaluation mode; whether it was in training. A program has no modes."""
+    if not getattr(model, "training", False):
+        return False
+    try:
+        model.eval()
+    except NotImplementedError:  # a program that was read back: it was exported in evaluation mode
+        return False
+    return True
 
 
 def _exported(model: Any, sample: Any) -> Any:

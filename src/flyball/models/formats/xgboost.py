@@ -44,8 +44,10 @@ def write(model: Any, sample: Any = None) -> bytes:
 
 
 def read(data: bytes) -> Any:
-    """The booster, or the wrapper that it was kept from."""
+    """The booster, or the wrapper that it was kept from. Bytes from elsewhere go through :mod:`.trial` first."""
     xgboost = import_module("xgboost")
+    if not data.startswith(b"{") or len(data) < 3:
+        raise Invalid("not an XGBoost model: it does not begin like one", "copy the whole file")
     try:
         booster = xgboost.Booster(model_file=bytearray(data))
     except xgboost.core.XGBoostError as error:
@@ -66,11 +68,6 @@ def class_of(booster: Any) -> str:
     note = booster.attr(_NOTE)
     kind = json.loads(note).get("_estimator_type", "") if note else ""
     return _WRAPPERS.get(kind, "Booster")
-
-
-def class_in(data: bytes) -> str:
-    """The same, of a file's bytes."""
-    return class_of(import_module("xgboost").Booster(model_file=bytearray(data)))
 
 
 def ask(model: Any, rows: Any) -> Any:

@@ -15,11 +15,10 @@ import msgspec
 import numpy as np
 
 from flyball.errors import FlyballError, Invalid, Refused, Unavailable
-from flyball.models.formats import asking, bundle, decode, pickles
+from flyball.models.formats import asking, bundle, decode, pickles, trial
 from flyball.models.formats import lightgbm as lightgbm_format
 from flyball.models.formats import onnx as onnx_format
 from flyball.models.formats import skops as skops_format
-from flyball.models.formats import xgboost as xgboost_format
 from flyball.models.formats.needs import missing
 from flyball.models.mlmodel.folder import Folder
 from flyball.models.mlmodel.reading import FLAVORS, MLmodel, read
@@ -132,9 +131,10 @@ def _load_xgboost(folder: Folder, mlmodel: MLmodel, trusted: bool) -> Any:
     module, _, name = kind.rpartition(".")
     if module.partition(".")[0] != "xgboost" or not (name == "Booster" or name.startswith("XGB")):
         raise Refused(f"the xgboost flavor names the class {kind}", "only XGBoost's own are made")
+    import_module("xgboost")  # its absence is said as what it is
+    trial.survive("xgboost", data)
     if name == "Booster":
         return import_module("xgboost").Booster(model_file=bytearray(data))
-    xgboost_format.read(data)  # torn bytes are said as such
     model = getattr(import_module("xgboost"), name)()
     model.load_model(bytearray(data))
     return model
@@ -143,7 +143,9 @@ def _load_xgboost(folder: Folder, mlmodel: MLmodel, trusted: bool) -> Any:
 def _load_lightgbm(folder: Folder, mlmodel: MLmodel, trusted: bool) -> Any:
     import_module("lightgbm")
     if mlmodel.settings.get("model_class", "lightgbm.basic.Booster") == "lightgbm.basic.Booster":
-        return lightgbm_format.read(folder.read(mlmodel.data))
+        data = folder.read(mlmodel.data)
+        trial.survive("lightgbm", data)
+        return lightgbm_format.read(data)
     return _serialized(folder, mlmodel, trusted, "cloudpickle")
 
 

@@ -113,7 +113,7 @@ def _parsed(folder: Folder) -> dict[str, Any]:
     if len(data) > _MOST_BYTES:
         raise Invalid(f"MLmodel has {len(data)} bytes", "is it a model of MLflow's?")
     try:
-        content = yaml.load(data, _LOADER)
+        content = _yaml(data, Loader=_LOADER)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Invalid(f"MLmodel is not YAML: {first}", "copy the whole file") from error
