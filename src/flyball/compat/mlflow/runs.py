@@ -365,7 +365,7 @@ def _log_batch(ws: Workspace, asked: _LogBatch) -> dict[str, Any]:
     return {}
 
 
-def _named(what: str, given: Sequence[MetricIn] | Sequence[KeyValue]) -> None:
+def _named(what: str, given: Sequence[Any]) -> None:
     place = next((place for place, one in enumerate(given) if not one.key), None)
     if place is not None:
         raise missing(f"{what}[{place}].key")
