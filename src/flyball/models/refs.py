@@ -148,7 +148,9 @@ def _version(reader: Reader, model: RegisteredModel, wanted: str, deleted: bool)
 
 
 def _not_found(reader: Reader, model: RegisteredModel, ref: str, wanted: str) -> NotFound:
-    known = versions(reader, model.family)
+    known, gone = versions(reader, model.family), ""
+    if not known:
+        known, gone = versions(reader, model.family, deleted=True), ", all deleted"
     if not known:
         return NotFound(f"{model.name} has no versions", "flyball models ls shows what there is", ref=ref)
     numbers = [one.number for one in known]
@@ -158,4 +160,5 @@ def _not_found(reader: Reader, model: RegisteredModel, ref: str, wanted: str) ->
         else f"{'version' if len(numbers) == 1 else 'versions'} {', '.join(map(str, numbers))}"
     )
     aliases = ", ".join(sorted(aliases_of(reader, model.family))) or "none"
-    return NotFound(f"no model version {ref!r}", f"{model.name} has {told} and aliases {aliases}", ref=ref)
+    hint = f"{model.name} has {told}{gone} and aliases {aliases}"
+    return NotFound(f"no model version {ref!r}", hint, ref=ref)

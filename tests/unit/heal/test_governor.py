@@ -16,6 +16,7 @@ from flyball.core.records import Alias, Decision, Field, Incident, ModelVersion,
 from flyball.heal import traffic
 from flyball.heal.governor import Governor
 from flyball.heal.policy import Canary, Policy, Quality, Retrain
+from flyball.models import approvals
 from flyball.monitor.windows import DayStats, DayTable
 from flyball.stores.metadata import Ledger
 from flyball.stores.prediction_log import Label, LogWriter, Prediction, Record, Shadow
@@ -219,3 +220,24 @@ def test_a_dry_run_says_once_what_it_would_do_and_changes_nothing(tmp_path: Path
     said = world.decisions("canary.start")
     assert [one.outcome for one in said] == [{"dry_run": True}]
     assert world.ledger.get("route", "delays", Route).candidate is None
+
+
+def test_a_proven_candidate_that_nobody_approved_waits_in_its_share_and_says_so_once(world: World) -> None:
+    approvals.require(world.ledger, "delays", ["risk"], actor="person:ann")
+    world.register(2)
+    for _ in range(30):
+        world.day(120)
+    route = world.ledger.get("route", "delays", Route)
+    assert route.candidate is not None
+    assert route.champion == "delays@1"
+    assert not world.decisions("promote")
+    (incident,) = world.incidents("unapproved_candidate")
+    assert incident.closed is None
+    assert "not approved by risk" in incident.because
+    assert len([one for one in world.decisions("hold") if "not approved" in one.because]) == 1
+    approvals.approve(world.ledger, "delays@2", "risk", actor="person:bob")
+    for _ in range(3):
+        world.day(120)
+    assert world.ledger.get("route", "delays", Route).champion == "delays@2"
+    (incident,) = world.incidents("unapproved_candidate")
+    assert (incident.closed_because, incident.closed is None) == ("approved", False)
