@@ -125,7 +125,7 @@ def _as_option(parameter: inspect.Parameter) -> inspect.Parameter:
         by_name = parameter.kind is inspect.Parameter.KEYWORD_ONLY
         info = typer.Option(option) if by_name else typer.Argument()
         return inspect.Parameter(parameter.name, kind, annotation=Annotated[annotation, info])
-    if parameter.name == "folder":  # where to work: an argument even with a default, as in any shell tool
+    if parameter.name in ("folder", "source", "url"):  # an argument even with a default, as in any shell tool
         return inspect.Parameter(
             parameter.name, kind, annotation=Annotated[annotation, typer.Argument()], default=default
         )

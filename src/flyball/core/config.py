@@ -37,6 +37,9 @@ class Stores(msgspec.Struct, frozen=True):
     blobs: str = "file:.flyball/blobs"
     online: str = "lmdb:.flyball/online"
     tables: str = "file:.flyball/tables"
+    remote: str = (
+        ""  # another blob store: where `data push`, `data pull` and `data verify` look by themselves
+    )
 
 
 class Serve(msgspec.Struct, frozen=True):

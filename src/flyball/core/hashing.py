@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
+_PIECE_BYTES = 4 << 20
 _canonical = msgspec.json.Encoder(order="deterministic")
 
 
@@ -23,8 +24,16 @@ def digest_bytes(data: bytes | bytearray | memoryview) -> str:
 
 
 def digest_file(path: Path) -> str:
-    """The digest of a file's bytes, by memory map: one GiB costs about 0.3 s and no memory of ours."""
-    return "b3:" + blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
+    """The digest of a file's bytes, in bounded memory: one GiB costs about 0.4 s.
+
+    By reading, not by memory map: a file that is cut short while it is mapped kills its reader (SIGBUS).
+    """
+    whole = blake3(max_threads=blake3.AUTO)
+    buffer = memoryview(bytearray(min(_PIECE_BYTES, max(path.stat().st_size, 1))))
+    with path.open("rb", buffering=0) as file:
+        while read := file.readinto(buffer):
+            whole.update(buffer[:read])
+    return "b3:" + whole.hexdigest()
 
 
 def digest_of(content: Any) -> str:

@@ -43,6 +43,16 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     def ref(self) -> str:
         return f"{self.name}@{self.number}"
 
+    def as_text(self) -> str:
+        """For people: one line."""
+        rows = "" if self.rows is None else f", {self.rows:,} rows"
+        made = ", ".join(dict.fromkeys(filter(None, (self.parent, *self.parents))))
+        files = self.file_count or len(self.files)
+        size = self.size_bytes or sum(one.size_bytes for one in self.files)
+        return f"{self.ref}: {files:,} file{'' if files == 1 else 's'}, {size:,} bytes{rows}" + (
+            f"; made of {made}" if made else ""
+        )
+
 
 class Tag(msgspec.Struct, frozen=True, kw_only=True):
     """A name that points at a snapshot now, ``flights@clean``; its history is the events that set it."""
@@ -163,7 +173,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     parent: str = ""  # the run it was started inside of
     deleted: datetime | None = None
     counts: dict[str, int] = {}  # params, metrics, tags, points: of all there are, when it ended
-    seal: str = ""  # digest of its rows outside the ledger (facts, heads of histories, artifacts), when it ended
+    seal: str = (
+        ""  # digest of its rows outside the ledger (facts, heads of histories, artifacts), when it ended
+    )
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True):
@@ -224,7 +236,9 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     signature: Signature
     created: datetime
     run: str | None = None
-    native: str | None = None  # digest of the native model, which is the artifact itself when it serves as it is
+    native: str | None = (
+        None  # digest of the native model, which is the artifact itself when it serves as it is
+    )
     native_format: str = "pickle"  # of those bytes
     training: dict[str, str] = {}  # role -> digest or ref of the training data
     feature_service: str | None = None  # name@version

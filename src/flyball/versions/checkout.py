@@ -42,7 +42,7 @@ class CheckedOut(msgspec.Struct, frozen=True):
             said.append(f"{self.unchanged} there already")
         if self.linked:
             said.append(f"{self.linked} linked, read-only")
-        return f"{self.ref} is in {self.folder}: {self.files} files, {', '.join(said)}"
+        return f"{self.ref} is in {self.folder}: {self.files} file{'' if self.files == 1 else 's'}, {', '.join(said)}"
 
 
 def checkout(
@@ -68,7 +68,8 @@ def checkout(
         more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
         raise Conflict(
             f"{', '.join(lost[:5])}{more} would be overwritten: no snapshot of {content.snapshot.name} holds them",
-            f"flyball data add {content.snapshot.name} {folder} keeps them; --overwrite loses them",
+            f"flyball data add {content.snapshot.name} {folder / wanted[0].path if len(wanted) == 1 else folder} "
+            "keeps them; --overwrite loses them",
             files=lost,
         )
     linked = 0

@@ -14,7 +14,7 @@ import polars as pl
 from flyball.core.clock import SystemClock
 from flyball.core.events import Edge
 from flyball.core.records import Snapshot
-from flyball.errors import Invalid, NotFound, nearest
+from flyball.errors import Invalid, NotFound, Refused, nearest
 from flyball.stores.blobs import Blobs
 from flyball.stores.metadata import Ledger, Transaction
 from flyball.versions import cache, frames, manifest, naming, sources, tables
@@ -30,12 +30,15 @@ __all__ = [
     "Content",
     "Data",
     "add",
+    "add_found",
     "commit",
     "forget",
     "history",
+    "holder",
     "lineage_name",
     "manifest_digest",
     "mentions",
+    "problems_of",
     "reach",
     "repair",
     "resolve",
@@ -71,32 +74,60 @@ def add(
     first, then one transaction makes them visible.
     """
     naming.check_name(name)
-    made_of = tuple(
-        dict.fromkeys(resolve(ledger, one).ref for one in (*((parent,) if parent else ()), *parents))
-    )
-    before = naming.newest(ledger.ls("snapshot", Snapshot, f"{name}@"))
-    with blobs.adding(), tempfile.TemporaryDirectory(prefix="flyball-add-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="flyball-add-") as scratch:
+        tracked = None
         if frames.is_frame(source):
             origin = origin or {"frame": type(source).__module__.partition(".")[0]}
-            source = frames.written(source, Path(scratch, f"{name}.parquet"))
-            found = sources.find(source)
-            tracked = None
+            found = sources.find(frames.written(source, Path(scratch, f"{name}.parquet")))
         elif isinstance(source, str | Path | Iterable):
             found = sources.find(source, root)
-            origin = origin or {"path": _said(source, root)}
+            origin = origin or _origin(source, root)
             tracked = Tracked.open(blobs, found.top)
         else:
             raise Invalid(
                 f"a {type(source).__name__} is no data",
                 "give a path, a list of paths, or a Polars, pandas or Arrow frame",
             )
-        with Keeper(
+        return add_found(
+            ledger,
             blobs,
-            before=manifest.load(blobs, before) if before else None,
+            name,
+            found,
+            actor=actor,
+            parents=(*((parent,) if parent else ()), *parents),
+            origin=origin,
+            tracked=tracked,
+            whole=whole,
+            describe=describe,
+        )
+
+
+def add_found(
+    ledger: Ledger,
+    blobs: Blobs,
+    name: str,
+    found: sources.Found,
+    *,
+    actor: str,
+    parents: Iterable[str] = (),
+    origin: dict[str, str],
+    tracked: Tracked | None = None,
+    whole: bool = False,
+    describe: bool = True,
+) -> Snapshot:
+    """:func:`add` of files that were found already."""
+    naming.check_name(name)
+    made_of = tuple(dict.fromkeys(resolve(ledger, one).ref for one in parents))
+    before = naming.newest(ledger.ls("snapshot", Snapshot, f"{name}@"))
+    with blobs.adding():
+        keeper = Keeper(
+            blobs,
+            before=_manifest_of(blobs, before),
             tracked=tracked,
             packed=len(found.files) > FEW_FILES,
             whole=whole,
-        ) as keeper:
+        )
+        with keeper:
             for one in found.files:
                 keeper.keep(one)
             kept = keeper.finish()
@@ -108,44 +139,56 @@ def add(
             return before
         schema, rows, statistics = _described(blobs, found, keeper, kept) if describe else ({}, None, {})
         packed = len(files) > INLINE_FILES or any(one.runs is not None for one in kept.files)
-        return commit(
-            ledger,
-            Snapshot(
-                name=name,
-                number=0,
-                digest=digest,
-                files=files if len(files) <= INLINE_FILES else (),
-                created=SystemClock().now(),
-                made_by=actor,
-                parent=made_of[0] if made_of else None,
-                parents=made_of if len(made_of) > 1 else (),
-                schema=schema,
-                rows=rows,
-                statistics=statistics,
-                source=origin,
-                manifest=blobs.put(kept.encoded()) if packed else "",
-                file_count=len(files),
-                size_bytes=sum(one.size_bytes for one in files),
-            ),
+        snapshot = Snapshot(
+            name=name,
+            number=0,
+            digest=digest,
+            files=files if len(files) <= INLINE_FILES else (),
+            created=SystemClock().now(),
+            made_by=actor,
+            parent=made_of[0] if made_of else None,
+            parents=made_of if len(made_of) > 1 else (),
+            schema=schema,
+            rows=rows,
+            statistics=statistics,
+            source=origin,
+            manifest=blobs.put(kept.encoded()) if packed else "",
+            file_count=len(files),
+            size_bytes=sum(one.size_bytes for one in files),
         )
+        return commit(ledger, snapshot)
+
+
+def _manifest_of(blobs: Blobs, before: Snapshot | None) -> Manifest | None:
+    """What the snapshot before holds, to find unchanged files in; broken, all files are read."""
+    try:
+        return manifest.load(blobs, before) if before else None
+    except (NotFound, Refused):
+        return None
 
 
 def commit(ledger: Ledger, snapshot: Snapshot, *, number: int | None = None) -> Snapshot:
-    """Make a snapshot visible, with the next number of its name (or ``number``, when that is free).
+    """Make a snapshot visible, with the next number of its name, or ``number`` when nothing ever had that.
 
-    When the newest of that name has the same content, that one is the answer: another process added it meanwhile.
+    When there is one of the same content (the newest, or the one of that number), it is the answer: another process
+    added it meanwhile. A forgotten one comes back by it.
     """
     with ledger.transaction() as tx:
-        newest = naming.newest(tx.ls("snapshot", Snapshot, f"{snapshot.name}@"))
-        if number is None and newest is not None and newest.digest == snapshot.digest:
-            return newest
-        last = tx.next_number("snapshot", snapshot.name)
-        numbered = msgspec.structs.replace(
-            snapshot,
-            number=last if number is None or number < last else number,
-            created=tx.now() if number is None else snapshot.created,
-            parent=snapshot.parent or (newest.ref if newest and number is None else None),
-        )
+        known = tx.ls("snapshot", Snapshot, f"{snapshot.name}@")
+        newest = naming.newest(known)
+        taken = next((one for one in known if one.number == number), None)
+        same = newest if number is None else taken
+        if same is not None and same.digest == snapshot.digest and not same.forgotten:
+            return same
+        if number is not None and (taken is None or taken.digest == snapshot.digest):
+            numbered = msgspec.structs.replace(snapshot, number=number)
+        else:
+            numbered = msgspec.structs.replace(
+                snapshot,
+                number=tx.next_number("snapshot", snapshot.name),
+                created=tx.now(),
+                parent=snapshot.parent or (newest.ref if newest else None),
+            )
         _append(tx, numbered)
     return numbered
 
@@ -181,14 +224,14 @@ def _described(
     return tables.describe({inside: content.read(inside) for inside in paths})
 
 
-def _said(source: str | Path | Iterable[str | Path], root: Path | None) -> str:
+def _origin(source: str | Path | Iterable[str | Path], root: Path | None) -> dict[str, str]:
     """The source as a person would say it again, relative to the project where it lies there."""
     if not isinstance(source, str | Path):
-        return ", ".join(map(str, source))[:1000]
+        return {"paths": ", ".join(map(str, source))[:1000]}
     path = Path(source)
     if root is not None and path.is_absolute() and path.is_relative_to(root):
-        return path.relative_to(root).as_posix() or "."
-    return str(source)
+        return {"path": path.relative_to(root).as_posix() or "."}
+    return {"path": str(source)}
 
 
 def use(ledger: Ledger, blobs: Blobs, ref: str) -> Data:
@@ -243,6 +286,23 @@ class Data(Content):
         """Write the files below a folder, each whole or not at all, over what is there; returns the folder."""
         checkout(self, self._blobs, Path(folder), link=link)
         return Path(folder)
+
+
+def holder(ledger: Ledger, blobs: Blobs, name: str) -> Callable[[bytes], bool]:
+    """A function that tells whether some snapshot of a name holds a file of this digest; manifests are read when asked."""
+    digests: set[bytes] = set()
+    asked = False
+
+    def holds(digest: bytes) -> bool:
+        nonlocal asked
+        if not asked:
+            asked = True
+            for one in ledger.ls("snapshot", Snapshot, f"{name}@"):
+                kept = None if one.forgotten else _manifest_of(blobs, one)
+                digests.update(held.digest for held in (kept.files if kept else ()))
+        return digest in digests
+
+    return holds
 
 
 def verify(ledger: Ledger, blobs: Blobs, ref: str) -> list[str]:
