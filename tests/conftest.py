@@ -1,7 +1,8 @@
 """Fixtures of every suite: the metadata engines that a ledger runs on.
 
 ``ledger_url`` (and ``ledger``) run a test once per engine, on an empty database;
-``FLYBALL_TEST_ENGINES=sqlite`` leaves the server out.
+``FLYBALL_TEST_ENGINES=sqlite`` leaves the server out. ``pytest --ledger postgres`` runs any suite with every SQLite
+ledger of the test's own process on the server instead; tests that look into the file or start processes can't pass so.
 """
 
 from __future__ import annotations
@@ -38,6 +39,32 @@ def s3() -> Iterator[S3]:
 
     with S3() as server:
         yield server
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--ledger", choices=["sqlite", "postgres"], default="sqlite")
+
+
+@pytest.fixture(autouse=True)
+def _ledgers_on_the_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ``--ledger postgres``: each SQLite URL stands for a schema of its own."""
+    if request.config.getoption("--ledger") != "postgres":
+        return
+    from flyball.stores import metadata
+
+    server: Postgres = request.getfixturevalue("postgres")
+    schemas: dict[str, str] = {}
+    open_engine = metadata.open_engine
+
+    def elsewhere(url: str) -> object:
+        if not url.startswith("sqlite"):
+            return open_engine(url)
+        new = url == "sqlite://" or url not in schemas
+        place = server.new() if new else schemas[url]
+        schemas[url] = place
+        return open_engine(place)
+
+    monkeypatch.setattr(metadata, "open_engine", elsewhere)
 
 
 @pytest.fixture(params=ENGINES)
