@@ -137,7 +137,7 @@ def errors(url: str) -> Iterator[None]:
     name = os.path.basename(url.partition("?")[0]) or url  # noqa: PTH119 (a URL, not a path)
     try:
         yield
-    except msgspec.DecodeError as error:  # ValidationError is one
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # ValidationError is one
         raise Refused(
             f"a record of the ledger {name} is not what was written: {error}",
             "flyball restore BACKUP brings the last backup back; flyball explain … --verify names what changed",

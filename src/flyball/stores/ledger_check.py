@@ -45,7 +45,7 @@ def check(
     """What is wrong, by the name of the thing, and how many objects were looked at.
 
     An event must follow from the one before it, a record be what its event set, and an edge be one that its event lists;
-    an edge that an event lists must be there.
+    and the other way round: what an event set or wrote must be there, unless a later one took it away.
     """
     check = _Check(connection)
     records = check.records({one for want in wanted.values() for one in want.records})
@@ -55,15 +55,23 @@ def check(
     seqs |= {seq for row in records.values() for seq in (row.made_seq, row.set_seq)}
     seqs |= {seq for found in by_subject.values() for seq in found}
     events = check.events(seqs)
+    check.history = _history(events)
+    named: dict[int, set[str]] = {}
     for name, want in wanted.items():
         for noun, key in want.records:
             check.note(name, check.record(noun, key, records.get((noun, key)), events))
         for seq in (*want.seqs, *(seq for subject in want.subjects for seq in by_subject[subject])):
             found = events.get(seq)
             check.note(name, found.problem if found else f"event number {seq} is gone from the ledger")
+            named.setdefault(seq, set()).add(name)
+        for record in want.records:
+            row = records.get(record)
+            for seq in () if row is None else (row.made_seq, row.set_seq):
+                named.setdefault(seq, set()).add(name)
     for edge in known:
         check.edge(edge, events.get(edge.seq))
     check.listed(events)
+    check.kept(events, named)
     return check.problems, check.objects + len(events) + len(known) + len(records)
 
 
@@ -73,6 +81,7 @@ class _Check:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.problems: dict[str, list[str]] = {}
+        self.history: dict[tuple[str, str], list[tuple[int, bool]]] = {}
         self.objects = 0
 
     def note(self, name: str, problem: str) -> None:
@@ -127,6 +136,13 @@ class _Check:
             not made.problem and all((one.noun, one.key) != (noun, key) for one in made.sets)
         ):
             return f"the event that made {noun} {key} is not the one the ledger names"
+        changes = self.history.get((noun, key), [])
+        begun = [seq for seq, gone in changes if seq < row.made_seq and not gone]
+        ended = [seq for seq, gone in changes if seq < row.made_seq and gone]
+        if begun and max(begun) > max(ended, default=0):
+            return f"an earlier event made {noun} {key} than the one the ledger names"
+        if any(seq > row.set_seq for seq, _ in changes):
+            return f"the record {noun} {key} is not what the last event set"
         for one in event.sets:
             if (one.noun, one.key) == (noun, key) and _encode(one.content) == row.content:
                 return ""
@@ -142,6 +158,44 @@ class _Check:
             problem = "" if _mentions(event, edge.made) else f"{name} is of no event that speaks of it"
         for end in (edge.made, edge.of):
             self.note(end, problem)
+
+    def kept(self, events: dict[int, _Checked], named: dict[int, set[str]]) -> None:
+        """Every record that one of these events set is there, as it set it or as a later one did."""
+        there = self.records(set(self.history))
+        absent: dict[tuple[str, str], int] = {}
+        for record, changes in self.history.items():
+            seq, gone = changes[-1]
+            row = there.get(record)
+            problem = ""
+            if row is None and not gone:
+                absent[record] = seq
+            elif row is not None and row.set_seq < seq:
+                problem = f"the record {record[0]} {record[1]} is not what event {events[seq].id} set"
+            elif row is not None and row.set_seq == seq:
+                content = next(one.content for one in events[seq].sets if (one.noun, one.key) == record)
+                if content is None or _encode(content) != row.content:
+                    problem = f"the record {record[0]} {record[1]} differs from the event that set it"
+            for name in named.get(seq, ()):
+                self.note(name, problem)
+        removed = self._removed() if absent else {}
+        for record, seq in absent.items():
+            if removed.get(record, 0) < seq:
+                for name in named.get(seq, ()):
+                    self.note(name, f"{record[0]} {record[1]}, which event {events[seq].id} set, is gone")
+        self.objects += len(self.history)
+
+    def _removed(self) -> dict[tuple[str, str], int]:
+        """Records that were taken away, and when last: asked for only when one is not there."""
+        holds_null = sa.func.instr if self._connection.dialect.name == "sqlite" else _position
+        query = sa.select(EVENTS.c.seq, EVENTS.c.sets).where(holds_null(EVENTS.c.sets, b'"content":null') > 0)
+        found: dict[tuple[str, str], int] = {}
+        for seq, sets in self._connection.execute(query.order_by(EVENTS.c.seq)):
+            try:
+                gone = [one for one in _sets.decode(sets) if one.content is None]
+            except msgspec.MsgspecError:
+                continue
+            found |= {(one.noun, one.key): seq for one in gone}
+        return found
 
     def listed(self, events: dict[int, _Checked]) -> None:
         """What events list must be there, written by them or by an earlier one."""
@@ -159,6 +213,19 @@ class _Check:
                         end, f"edge {made} from {of} ({role}), which event {event.id} wrote, is not there"
                     )
         self.objects += len(listed)
+
+
+def _history(events: dict[int, _Checked]) -> dict[tuple[str, str], list[tuple[int, bool]]]:
+    """When each record was set, or (True) taken away, as far as these events say."""
+    found: dict[tuple[str, str], list[tuple[int, bool]]] = {}
+    for seq in sorted(events):
+        for one in events[seq].sets:
+            found.setdefault((one.noun, one.key), []).append((seq, one.content is None))
+    return found
+
+
+def _position(where: Any, what: bytes) -> Any:
+    return sa.func.position(sa.literal(what, sa.LargeBinary).op("IN")(where))
 
 
 def check_event(row: Any, before: bytes | None) -> _Checked:
@@ -184,9 +251,7 @@ def _mentions(event: _Checked, made: str) -> bool:
     """Whether an event from before events listed their edges speaks of ``made``."""
     bare = made.partition(":")[2] if made.partition(":")[0] in ("model", "snapshot", "service") else made
     subject = event.subject
-    return (
-        subject in (made, bare) or made.partition("#")[0] == subject or bare.encode() in event.text
-    )
+    return subject in (made, bare) or made.partition("#")[0] == subject or bare.encode() in event.text
 
 
 def check_all(connection: Connection) -> tuple[list[str], int]:

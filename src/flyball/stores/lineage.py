@@ -106,6 +106,11 @@ class LedgerReader:
         query = sa.select(RECORDS.c.noun, sa.func.count()).group_by(RECORDS.c.noun).order_by(RECORDS.c.noun)
         return {row.noun: row[1] for row in self.connection.execute(query)}
 
+    def seqs(self, kind: str, subject: str) -> list[int]:
+        """Numbers of the events whose kind and subject begin so."""
+        query = sa.select(EVENTS.c.seq).where(starts_with(EVENTS.c.subject, subject))
+        return list(self.connection.execute(query.where(starts_with(EVENTS.c.kind, kind))).scalars())
+
     def routes(self, endpoint: str = "") -> list[Event]:
         """Every event that set a route, oldest first: of one endpoint, or of all. One that can't be read is left out."""
         query = sa.select(EVENTS).where(starts_with(EVENTS.c.kind, "route."))
@@ -115,7 +120,7 @@ class LedgerReader:
         for row in self.connection.execute(query.order_by(EVENTS.c.seq)):
             try:
                 found.append(_event(row))
-            except (msgspec.DecodeError, TypeError, ValueError):
+            except (msgspec.MsgspecError, TypeError, ValueError):
                 continue  # --verify names it
         return found
 

@@ -285,13 +285,23 @@ class Predictions:
     def changed(self, prediction_id: str) -> list[str]:
         """Files that may hold this prediction, its label or shadows and are not what was written; none is opened."""
         days = {part.parent.name for part in next(iter(self._parts_to_try(prediction_id)))}
-        parts = [part for part in self._parts("predictions", "*") if not days or part.parent.name in days]
-        parts += [part for part in self._parts("shadows", "*") if not days or part.parent.name in days]
-        parts += sorted((self.root / "labels").glob("day=*/*.parquet"))
+        nouns = ("predictions", "shadows", "labels")
+        kept = sorted(file for noun in nouns for file in (self.root / noun).rglob("*.parquet.b3"))
+        parts = {file.with_suffix("") for file in kept}
+        parts |= {part for noun in nouns for part in (self.root / noun).rglob("*.parquet")}
+        waiting = {
+            segment.stem for segment in segments(self.log_dir)
+        }  # a compaction killed in the middle begins again
         found = []
-        for part in parts:
-            kept = part.with_name(part.name + ".b3")
-            if not kept.is_file() or kept.read_text() != digest_file(part):
+        for part in sorted(parts):
+            if part.relative_to(self.root).parts[0] != "labels" and days and part.parent.name not in days:
+                continue
+            if not part.is_file():
+                if part.stem not in waiting:
+                    found.append(f"{part.relative_to(self.root)} is gone")
+                continue
+            digest = part.with_name(f"{part.name}.b3")
+            if not digest.is_file() or digest.read_bytes() != digest_file(part).encode():
                 found.append(f"{part.relative_to(self.root)} has changed")
         found += [f"{segment.name} has changed" for segment in sorted(self.log_dir.glob("*.damaged"))]
         for segment in segments(self.log_dir):

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from flyball.core.lineage import Node
-from flyball.service.lineage.nouns import Ref, key_of, refs_of
+from flyball.service.lineage.nouns import Ref, key_of, refs_of, table_of
 from flyball.stores.lineage import LedgerReader, is_part
 
 if TYPE_CHECKING:
     from flyball.service.lineage.reading import Reading
 
-_decode = msgspec.json.Decoder().decode
 # They say nothing of lineage, or say it as another noun does: routes are read from their events.
 _SILENT = frozenset(
     {"step", "registration", "environment", "hardware", "configuration", "alias", "route", "endpoint"}
@@ -48,12 +47,7 @@ class Backward:
         self._ledger = ledger
         self._by: dict[str, list[Step]] = {}
         for stored in ledger.all_of([noun for noun in ledger.count() if noun not in _SILENT]):
-            try:
-                record = _decode(stored.content)
-            except msgspec.DecodeError:
-                continue  # --verify names it
-            if isinstance(record, dict):
-                self._enter(stored.noun, stored.key, record)
+            self._enter(stored.noun, stored.key, table_of(stored.content))
         for endpoint, models in self._serving().items():
             for model, served in models.items():
                 self.add(Step(f"endpoint:{endpoint}", f"model:{model}", _said(served)))
@@ -101,7 +95,7 @@ def package_node(reading: Reading, key: str) -> Node:
     node = Node(key=key, noun="package", name=name + (f"=={version}" if version else ""))
     versions: dict[str, int] = {}
     for stored in reading.ledger.all_of(["environment"]):
-        packages = _decode(stored.content).get("packages", {})
+        packages = table_of(stored.content).get("packages", {})
         found = packages.get(name)
         if found is not None and version in ("", found):
             versions[found] = versions.get(found, 0) + 1

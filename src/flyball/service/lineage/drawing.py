@@ -17,7 +17,11 @@ from flyball.service.lineage.tree import PLAIN_ROLES, called, short
 
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y = 216, 60, 96, 18
 _MARGIN, _HEAD, _FOOT = 24, 52, 34
-_LIKE = 4  # leaves of one kind beside one box; more are folded
+_LIKE, _LIKE_OF_MANY = (
+    4,
+    1,
+)  # leaves of one kind beside one box, in a small graph and a large one; more are folded
+_LARGE = 80
 _MOST = 240  # boxes
 _STYLE = """
 .fb{color-scheme:light dark;font:12px/1.3 system-ui,-apple-system,'Segoe UI',sans-serif;
@@ -34,6 +38,7 @@ _STYLE = """
 .fb .missing .card{stroke:var(--bad);stroke-width:1.5;stroke-dasharray:2 3}.fb .missing .state{fill:var(--bad);font-weight:700}
 .fb .state{font-size:10px;fill:var(--good);text-anchor:end}
 .fb .many .card{stroke-dasharray:4 2}
+.fb .role{fill:var(--soft);font-size:11px;paint-order:stroke;stroke:var(--paper);stroke-width:3px}
 .fb .link{fill:none;stroke:var(--line);stroke-width:1.3}.fb .aside{stroke-dasharray:3 3}
 .fb .tip{fill:var(--line)}.fb a:focus-visible .card{stroke:var(--data);stroke-width:3}
 """
@@ -60,7 +65,8 @@ class Box(NamedTuple):
 def svg(graph: Graph, link: Callable[[Node], str] | None = None) -> str:
     """The picture. ``link`` gives the address of a node's own page; a picture with links is a group of them."""
     boxes, links, left_out = _folded(graph)
-    found = layered(list(boxes), [(one.of, one.made) for one in links])
+    pairs = [(one.of, one.made) for one in links]
+    found = layered(list(boxes), pairs, from_left=graph.direction == "down")
     width = 2 * _MARGIN + found.columns * _WIDTH + (found.columns - 1) * _GAP_X
     width = max(width, 460)
     height = _HEAD + found.height * (_HEIGHT + _GAP_Y) - _GAP_Y + _FOOT + _MARGIN
@@ -78,7 +84,7 @@ def svg(graph: Graph, link: Callable[[Node], str] | None = None) -> str:
         f'<text class="head" x="{_MARGIN}" y="26">{escape(_clip(title, int(width / 8.4)))}</text>',
         f'<text class="soft" x="{_MARGIN}" y="43">{escape(_clip(said, int(width / 5.8)))}</text>',
     ]
-    parts += _links(found, links, boxes)
+    parts += _links(found, links)
     parts += [_box(box, found.places[key], key == graph.root, link) for key, box in boxes.items()]
     foot = _problems(graph) or ("every digest holds" if root.node.verified else "")
     if left_out:
@@ -113,6 +119,7 @@ def _folded(graph: Graph) -> tuple[dict[str, Box], list[Link], int]:
     boxes: dict[str, Box] = {graph.root: _boxed(graph.nodes[graph.root], "")}
     links: dict[tuple[str, str], Link] = {}
     shown, frontier = 1, [graph.root]
+    like = _LIKE if len(graph.nodes) <= _LARGE else _LIKE_OF_MANY
     seen = {graph.root}
     while frontier:
         further: list[str] = []
@@ -126,7 +133,7 @@ def _folded(graph: Graph) -> tuple[dict[str, Box], list[Link], int]:
                 leaf = not graph.next(node.key) and node.state not in ("CHANGED", "MISSING")
                 alike.setdefault(called(node, link.role)[0] if leaf else node.key, []).append((link, node))
             for what, found in alike.items():
-                whole = found if len(found) <= _LIKE + 1 else found[:_LIKE]
+                whole = found if len(found) <= like + 1 else found[:like]
                 for link, node in whole:
                     if len(boxes) >= _MOST:
                         break
@@ -189,11 +196,17 @@ def _told(node: Node) -> str:
     elif node.noun == "model":
         told = [str(facts.get("aliases", "")), str(facts.get("format", ""))]
     elif node.noun == "report":
-        told = ["passed" if facts.get("passed") else "refused", str(facts.get("summary", ""))]
+        said = str(facts.get("summary", ""))
+        told = [
+            said
+            if said.startswith(("passed", "refused"))
+            else f"{'passed' if facts.get('passed') else 'refused'}: {said}"
+        ]
     elif node.noun == "environment":
         told = [f"Python {facts.get('python', '')}", f"{facts.get('packages', 0)} packages"]
     elif node.noun == "code":
         told = [str(facts.get("commit") or "")[:10], str(facts.get("branch") or "")]
+        told = told if any(told) else [f"{facts.get('sources', 0)} files, no commit"]
     elif node.noun == "prediction":
         told = [f"answered {short(facts.get('output'))}", str(facts.get("at", ""))[:16]]
     elif node.noun == "predictions":
@@ -253,34 +266,37 @@ def _box(box: Box, place: Place, is_root: bool, link: Callable[[Node], str] | No
             if state
             else ""
         )
-        + f'<text class="name" x="14" y="35">{escape(_shortened(box.name, 30))}</text>'
-        f'<text class="soft" x="14" y="51">{escape(_clip(box.line, 36))}</text></g>'
+        + f'<text class="name" x="14" y="35">{escape(_shortened(box.name, 22))}</text>'
+        f'<text class="soft" x="14" y="51">{escape(_clip(box.line, 33))}</text></g>'
     )
     address = link(node) if link and box.many == 1 else ""
     return f'<a href="{escape(address, quote=True)}">{drawn}</a>' if address else drawn
 
 
-def _links(found: Layout, links: list[Link], boxes: dict[str, Box]) -> list[str]:
+def _links(found: Layout, links: list[Link]) -> list[str]:
     drawn: list[str] = []
-    labels: dict[str, int] = {}
+    labels: dict[str, dict[str, None]] = {}
     for one in links:
         points = found.paths.get((one.of, one.made))
         if points is None:
             continue
         drawn.append(_curve(points, one))
-        source = points[0]
-        kind = one.role.partition(":")[0]
-        if kind in PLAIN_ROLES or len(links) > 60:
-            continue
-        number = labels[one.of] = labels.get(one.of, -1) + 1
-        x, y = _corner(source)
-        label = escape(
-            _clip(one.role.partition(":")[2] if kind in ("input", "training", "from") else one.role, 15)
-        )
-        drawn.append(
-            f'<text class="soft" x="{x + _WIDTH + 5:.1f}" y="{y + _HEIGHT / 2 - 5 + 12 * number:.1f}">{label}</text>'
-        )
+        if one.role.partition(":")[0] not in PLAIN_ROLES and len(links) <= _LARGE:
+            labels.setdefault(one.of, {})[_label(one.role)] = None
+    for key, said in labels.items():
+        x, y = _corner(found.places[key])
+        for number, label in enumerate(said):
+            height = y + _HEIGHT / 2 - 6 + 13 * number
+            drawn.append(
+                f'<text class="role" x="{x + _WIDTH + 6:.1f}" y="{height:.1f}">{escape(label)}</text>'
+            )
     return drawn
+
+
+def _label(role: str) -> str:
+    """A role where there is little place: what an input was called, how something serves."""
+    kind, _, rest = role.partition(":")
+    return _clip(rest.strip() if kind in ("input", "training", "from") else kind, 14)
 
 
 def _curve(points: list[Place], link: Link) -> str:

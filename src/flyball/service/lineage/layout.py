@@ -6,11 +6,13 @@ the boxes on the way. Cost grows with the boxes and links, not with their square
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 _SWEEPS = 8
 _RELAXED = 12
+_BEND = "\x01"  # begins the name of a point that a link passes
 
 
 class Place(NamedTuple):
@@ -29,15 +31,17 @@ class Layout(NamedTuple):
     height: float
 
 
-def layered(nodes: Sequence[str], links: Sequence[tuple[str, str]]) -> Layout:
+def layered(nodes: Sequence[str], links: Sequence[tuple[str, str]], *, from_left: bool = False) -> Layout:
     """Place boxes; a link goes from what is used to what is made. A link that would close a cycle is drawn backwards.
+
+    Each box stands as near as it can to those that use it, or ``from_left``: to those that it was made from.
 
     >>> found = layered(["data", "run", "model"], [("data", "run"), ("run", "model")])
     >>> [found.places[name].column for name in ("data", "run", "model")]
     [0, 1, 2]
     """
     forward = _without_cycles(nodes, links)
-    column = _columns(nodes, forward)
+    column = _columns(nodes, forward, from_left)
     chains = {link: _chain(link, column) for link in forward}
     rows: list[list[str]] = [[] for _ in range(max(column.values(), default=0) + 1)]
     for name in nodes:
@@ -48,12 +52,12 @@ def layered(nodes: Sequence[str], links: Sequence[tuple[str, str]]) -> Layout:
     before, after = _neighbours(chains.values())
     _order(rows, before, after)
     y = _heights(rows, before, after)
-    at = {name: number for number, row in enumerate(rows) for name in row}
+    stands = {name: number for number, row in enumerate(rows) for name in row}
     places = {name: Place(column[name], y[name]) for name in nodes}
     paths: dict[tuple[str, str], list[Place]] = {}
     for (source, target), turned in _turned(links, forward).items():
         passed = [
-            Place(at[name], y[name]) for name in chains[(target, source) if turned else (source, target)]
+            Place(stands[name], y[name]) for name in chains[(target, source) if turned else (source, target)]
         ]
         paths[source, target] = passed[::-1] if turned else passed
     return Layout(places, paths, len(rows), max(y.values(), default=0.0) + 1)
@@ -79,8 +83,8 @@ def _without_cycles(nodes: Sequence[str], links: Sequence[tuple[str, str]]) -> l
         state.setdefault(start, 1)
         while stack:
             name, targets = stack[-1]
-            target = next(targets, None)
-            if target is None:
+            target = next(targets, "\0")
+            if target == "\0":
                 state[name] = 2
                 stack.pop()
                 continue
@@ -94,39 +98,41 @@ def _without_cycles(nodes: Sequence[str], links: Sequence[tuple[str, str]]) -> l
     return list(found)
 
 
-def _columns(nodes: Sequence[str], links: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """Each as far right as its users allow: the longest way to the right end; so files stand beside their snapshot."""
-    users: dict[str, list[str]] = {name: [] for name in nodes}
-    sources: dict[str, list[str]] = {name: [] for name in nodes}
+def _columns(nodes: Sequence[str], links: Sequence[tuple[str, str]], from_left: bool) -> dict[str, int]:
+    """The length of the longest way to the end on the right (or from the one on the left)."""
+    before: dict[str, list[str]] = {name: [] for name in nodes}
+    waiting = dict.fromkeys(nodes, 0)
     for source, target in links:
-        users[source].append(target)
-        sources[target].append(source)
-    waiting = {name: len(found) for name, found in users.items()}
+        near, far = (source, target) if from_left else (target, source)
+        before[near].append(far)
+        waiting[far] += 1
     ready = [name for name in nodes if not waiting[name]]
-    from_end = dict.fromkeys(nodes, 0)
+    steps = dict.fromkeys(nodes, 0)
     while ready:
         name = ready.pop()
-        for source in sources[name]:
-            from_end[source] = max(from_end[source], from_end[name] + 1)
-            waiting[source] -= 1
-            if not waiting[source]:
-                ready.append(source)
-    width = max(from_end.values(), default=0)
-    return {name: width - far for name, far in from_end.items()}
+        for far in before[name]:
+            steps[far] = max(steps[far], steps[name] + 1)
+            waiting[far] -= 1
+            if not waiting[far]:
+                ready.append(far)
+    width = max(steps.values(), default=0)
+    return steps if from_left else {name: width - many for name, many in steps.items()}
 
 
 def _chain(link: tuple[str, str], column: dict[str, int]) -> list[str]:
     """A link's points: its ends, and one for each column that it passes."""
     source, target = link
-    between = [f"{source}\0{target}\0{at}" for at in range(column[source] + 1, column[target])]
+    between = [
+        f"{_BEND}{source}{_BEND}{target}{_BEND}{at}" for at in range(column[source] + 1, column[target])
+    ]
     return [source, *between, target]
 
 
-def _neighbours(chains: object) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+def _neighbours(chains: Iterable[list[str]]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     before: dict[str, list[str]] = {}
     after: dict[str, list[str]] = {}
-    for chain in chains:  # type: ignore[attr-defined]  # an iterable of lists
-        for left, right in zip(chain, chain[1:], strict=False):
+    for chain in chains:
+        for left, right in pairwise(chain):
             after.setdefault(left, []).append(right)
             before.setdefault(right, []).append(left)
     return before, after
@@ -179,7 +185,7 @@ def _apart(row: list[str], wanted: list[float]) -> list[float]:
     at = 0.0
     for number, name in enumerate(row):
         if number:
-            at += 1.0 if "\0" not in name and "\0" not in row[number - 1] else 0.5
+            at += 1.0 if name[0] != _BEND and row[number - 1][0] != _BEND else 0.5
         offsets.append(at)
     blocks: list[tuple[float, int]] = []  # mean of wanted minus offset, how many
     for want, offset in zip(wanted, offsets, strict=True):

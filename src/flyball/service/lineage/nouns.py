@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+import msgspec
+
 from flyball.core.hashing import is_digest
 from flyball.stores.lineage import is_part
 
@@ -18,6 +20,7 @@ BY_DIGEST = ("code", "environment", "configuration", "hardware")  # records whos
 SHOWN_ONE_BY_ONE = (
     40  # files of a snapshot, sources of a code: beyond, they are counted, and rechecked all the same
 )
+_decode = msgspec.json.Decoder().decode
 _USUAL = (("deleted", False), ("forgotten", False), ("stage", "None"), ("lifecycle", "active"))
 _ID = re.compile(r"(?:run|rep|dec|inc)_[0-9a-z]{26}")
 _REF = re.compile(r"[^\s@:/#]+@[0-9]+")
@@ -67,6 +70,23 @@ def noun_of(key: str) -> tuple[str, str]:
     if colon:
         return noun, name
     return ("route", key) if "#" in key else ("unknown", key)
+
+
+def decoded(content: bytes) -> Any:
+    """A record's content; :class:`ValueError` when it is no JSON any more."""
+    try:
+        return _decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(str(error)) from error
+
+
+def table_of(content: bytes) -> dict[str, Any]:
+    """A record as a table; an empty one when it is none, or can't be read (``--verify`` names it)."""
+    try:
+        found = decoded(content)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def refs_of(noun: str, record: dict[str, Any]) -> list[Ref]:

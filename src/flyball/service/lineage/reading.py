@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import sqlalchemy as sa
 
 from flyball.core.hashing import is_digest
@@ -21,9 +20,11 @@ from flyball.service.lineage.nouns import (
     NOUNS,
     SHOWN_ONE_BY_ONE,
     Ref,
+    decoded,
     facts_of,
     noun_of,
     refs_of,
+    table_of,
 )
 from flyball.stores.ledger_check import Wanted
 from flyball.stores.lineage import EdgeRow, LedgerReader, batches, is_part
@@ -31,8 +32,6 @@ from flyball.stores.run_tables import ARTIFACTS
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
-
-_decode = msgspec.json.Decoder().decode
 
 
 class Reading:
@@ -162,17 +161,12 @@ class Reading:
         noun, name = noun_of(key)
         self.wanted[key] = Wanted(tuple(where for where, _ in there), _subjects(noun, name))
         if not there:
-            return Node(
-                key=key,
-                noun=noun,
-                name=name,
-                missing=noun not in ("artifact", "source", "commit", "experiment"),
-            )
+            return Node(key=key, noun=noun, name=name, missing=not _needs_no_record(noun, name))
         (kept, _), content = there[0]
         noun = noun if noun == "endpoint" else kept
         try:
-            record = _decode(content)
-        except msgspec.DecodeError as error:
+            record = decoded(content)
+        except ValueError as error:
             return Node(key=key, noun=noun, name=name, broken=[f"its record can't be read: {error}"])
         if not isinstance(record, dict):
             return Node(key=key, noun=noun, name=name, facts={"content": record})
@@ -196,19 +190,22 @@ class Reading:
         family = record.get("family") or record.get("name")
         said: dict[str, list[str]] = {}
         for stored in self.ledger.all_of(["alias"], f"{family}@"):
-            alias = _decode(stored.content)
+            self._want(node.key, [(stored.noun, stored.key)])
+            alias = table_of(stored.content)
             if alias.get("model") == family and alias.get("number") == record.get("number"):
                 said.setdefault("aliases", []).append(stored.key.rpartition("@")[2])
-                self._want(node.key, [(stored.noun, stored.key)])
         for stored in self.ledger.all_of(["approval", "signature"], f"{node.name}/"):
             self._want(node.key, [(stored.noun, stored.key)])
-            about = _decode(stored.content)
+            about = table_of(stored.content)
             if about.get("withdrawn"):
                 continue
             if stored.noun == "approval":
                 said.setdefault("approved by", []).append(f"{about.get('by')} ({about.get('role')})")
             else:
                 said.setdefault("signed by", []).append(f"{about.get('by')} ({about.get('key_id')})")
+        known = self.wanted[node.key]
+        seqs = self.ledger.seqs("alias.", f"{family}@")
+        self.wanted[node.key] = known._replace(seqs=(*known.seqs, *seqs))
         node.facts |= {name: ", ".join(found) for name, found in said.items()}
 
     def _want(self, key: str, records: list[tuple[str, str]]) -> None:
@@ -246,6 +243,13 @@ def _end(step: Step, direction: Direction) -> str:
 
 def _may_own(key: str) -> bool:
     return key.startswith(("run_", "m-", "model:"))
+
+
+def _needs_no_record(noun: str, name: str) -> bool:
+    """Bytes, names of what has versions, and what only others speak of."""
+    if noun in ("model", "view", "service"):
+        return "@" not in name
+    return noun in ("artifact", "source", "commit", "experiment")
 
 
 def _subjects(noun: str, name: str) -> tuple[str, ...]:

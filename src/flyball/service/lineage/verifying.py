@@ -112,10 +112,10 @@ def blob_problem(ws: Workspace, digest: str) -> str:
 
 def _collected(ws: Workspace, digest: str) -> bool:
     """Whether a collection says that it removed this blob: then nothing that counts needed it."""
-    for one in ws.ledger.ls("collection", _Collection):
-        if digest in one.removed or one.blobs > len(one.removed):  # of many, it names the first ones only
-            return True
-    return False
+    return any(
+        digest in one.removed or one.blobs > len(one.removed)  # of many, it names the first ones only
+        for one in ws.ledger.ls("collection", _Collection)
+    )
 
 
 class _Collection(msgspec.Struct):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from flyball.core.hashing import is_digest
 from flyball.core.lineage import Direction
 from flyball.errors import FlyballError, Invalid, NotFound
-from flyball.service.lineage.nouns import BY_DIGEST, IDS
+from flyball.service.lineage.nouns import BY_DIGEST, IDS, table_of
 from flyball.service.workspace import Workspace
 from flyball.stores.lineage import LedgerReader
 
@@ -188,23 +188,14 @@ def _endpoint(_ws: Workspace, ledger: LedgerReader, words: str, _direction: Dire
 def _experiment(_ws: Workspace, ledger: LedgerReader, words: str, _direction: Direction) -> str:
     if ledger.records([("experiment", words)]):
         return f"experiment:{words}"
-    import msgspec
-
     for stored in ledger.all_of(["experiment"]):
-        record = msgspec.json.decode(stored.content)
-        if isinstance(record, dict) and record.get("name") == words:
+        if table_of(stored.content).get("name") == words:
             return f"experiment:{stored.key}"
     return ""
 
 
 def _commit(ledger: LedgerReader, words: str) -> str:
-    import msgspec
-
-    commits = {
-        record.get("commit")
-        for stored in ledger.all_of(["code"])
-        if isinstance(record := msgspec.json.decode(stored.content), dict)
-    }
+    commits = {table_of(stored.content).get("commit") for stored in ledger.all_of(["code"])}
     found = [one for one in commits if isinstance(one, str) and one.startswith(words)]
     if len(found) > 1:
         raise Invalid(f"{len(found)} commits begin with {words}", "give more of it", commit=words)
