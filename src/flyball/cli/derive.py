@@ -30,6 +30,7 @@ GROUPS = {
     "incidents": "What went wrong, and what was decided about it.",
     "config": "Settings and where each comes from.",
 }
+_PLACED = ("folder", "source", "url", "ref", "name", "after")  # of what, from where, to where
 _ORDER = ("init", "up", "down", "status", "doctor", "demo", "run", "deploy", "route", "promote", "rollback")
 
 
@@ -125,7 +126,7 @@ def _as_option(parameter: inspect.Parameter) -> inspect.Parameter:
         by_name = parameter.kind is inspect.Parameter.KEYWORD_ONLY
         info = typer.Option(option) if by_name else typer.Argument()
         return inspect.Parameter(parameter.name, kind, annotation=Annotated[annotation, info])
-    if parameter.name in ("folder", "source", "url"):  # an argument even with a default, as in any shell tool
+    if parameter.name in _PLACED:  # an argument even with a default, as in any shell tool
         return inspect.Parameter(
             parameter.name, kind, annotation=Annotated[annotation, typer.Argument()], default=default
         )

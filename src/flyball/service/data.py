@@ -88,7 +88,7 @@ def open(name: str, *, ws: Workspace | None = None) -> Any:
 
 @verb("data ls", reads=True)
 def ls(name: str = "", *, ws: Workspace = CURRENT) -> list[dict[str, Any]]:
-    """List snapshots, oldest first; ``--name`` those of one name."""
+    """List snapshots, oldest first (of one name, or all)."""
     tags: dict[str, list[str]] = {}
     for tag in ws.ledger.ls("tag", Tag):
         tags.setdefault(f"{tag.name}@{tag.number}", []).append(tag.tag)
@@ -130,7 +130,7 @@ def diff(
     path: str = "",
     ws: Workspace = CURRENT,
 ) -> Any:
-    """Compare two snapshots: files, columns, rows and distributions; without ``--after``, with the newest of that name.
+    """Compare two snapshots: files, columns, rows and distributions; without AFTER, with the newest of that name.
 
     ``--key COLUMN`` (again for each) tells which row is which, so that changed rows are told from added and removed ones.
     """
