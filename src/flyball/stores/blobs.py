@@ -94,6 +94,8 @@ class Blobs:
         except FileNotFoundError as error:
             raise NotFound(f"no file {path}", "check the path; it is relative to where you stand") from error
         except OSError as error:
+            if isinstance(error, Unavailable):  # the store's own, which is an OSError too
+                raise
             raise Unavailable(f"{path} can't be read: {error.strerror}", "check its rights") from error
 
     def put_stream(self, pieces: Iterable[bytes | memoryview]) -> str:

@@ -28,7 +28,7 @@ from flyball.errors import Conflict, FlyballError, Invalid, Refused, Unavailable
 
 _WRITES = "flyball_write"  # the execution option that a writer's connection carries: its lock's name, or True
 _LOCKS = 0x666C79  # the first half of PostgreSQL's advisory locks that are ours; the second half says which
-_LOCK_S = 10.0  # how long to wait for another writer; ?lock_s= in the URL of a server says otherwise
+_LOCK_S = 10.0  # how long to wait for another writer; ?lock_s= in the URL says otherwise
 _ANSWER_S = 60.0  # how long one statement of a server may take; ?answer_s= in the URL says otherwise
 _IDLE_S = 600  # a writer whose machine froze in the middle of a transaction holds up the others no longer
 
@@ -173,11 +173,20 @@ def _ours(error: sa.exc.DBAPIError, name: str) -> FlyballError:
 
 
 def _sqlite(url: URL) -> Engine:
+    query = dict(url.query)
+    lock_s = float(str(query.pop("lock_s", _LOCK_S)))
+    url = url.set(query=query)
     if url.database:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(url.database).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Unavailable(
+                f"the ledger's folder {folder} can't be made: {error.strerror}", "check its rights"
+            ) from error
     engine = sa.create_engine(
         url,
-        connect_args={"timeout": _LOCK_S, "check_same_thread": False},
+        connect_args={"timeout": lock_s, "check_same_thread": False},
         **(
             {} if url.database else {"poolclass": sa.pool.StaticPool}
         ),  # in memory: one connection is all of it
