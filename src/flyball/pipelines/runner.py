@@ -142,34 +142,36 @@ class _Execution:
         # A step with its own key looks at its arguments before it is known whether it runs.
         given = filled(node.arguments, self.values.of) if node.step.key is not None else {}
         key = self.keys.of(node, self.values, given)
-        found = self._found(node, key)
-        if found is not None:
-            self.values.keep(node.name, found)
-            for name, value in found.metrics.items():
-                self.run.log_metric(name, value)
-            self.journal.reused(node, found)
-            return
+        with self.context.blobs.adding():  # no collection takes what is found here before the run names it
+            found = self._found(node, key)
+            if found is not None:
+                self.values.keep(node.name, found)
+                for name, value in found.metrics.items():
+                    self.run.log_metric(name, value)
+                self.journal.reused(node, found)
+                return
         self.journal.started(node)
         self.run.take_newest()
         started = time.perf_counter()
         value = _call(node, filled(node.arguments, self.values.of))
-        outputs = self.values.store(node.step.name, node.step.items, value)
-        result = StepResult(
-            key=key,
-            step=node.step.name,
-            run=context.run_id,
-            node=node.name,
-            outputs=outputs,
-            items=node.step.items is not None,
-            finished=context.clock.now(),
-            seconds=round(time.perf_counter() - started, 6),
-            code=self.keys.closure(node).digest if node.step.cache else "",
-            metrics=self.run.take_newest(),
-            used=context.used,
-        )
-        self.values.keep(node.name, result)
-        self.run.flush()  # what the step measured belongs before its result
-        self.journal.done(node, result)
+        with self.context.blobs.adding():
+            outputs = self.values.store(node.step.name, node.step.items, value)
+            result = StepResult(
+                key=key,
+                step=node.step.name,
+                run=context.run_id,
+                node=node.name,
+                outputs=outputs,
+                items=node.step.items is not None,
+                finished=context.clock.now(),
+                seconds=round(time.perf_counter() - started, 6),
+                code=self.keys.closure(node).digest if node.step.cache else "",
+                metrics=self.run.take_newest(),
+                used=context.used,
+            )
+            self.values.keep(node.name, result)
+            self.run.flush()  # what the step measured belongs before its result
+            self.journal.done(node, result)
 
     def _found(self, node: Node, key: str) -> StepResult | None:
         """The kept result, if the step may be reused and every byte is still there."""
