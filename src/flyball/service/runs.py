@@ -219,6 +219,15 @@ def experiments(deleted: bool = False, *, ws: Workspace = CURRENT) -> list[dict[
     ]
 
 
+@verb("runs sweep", reads=True)
+def sweep(run: str, *, ws: Workspace = CURRENT) -> Any:
+    """Show a sweep: the best trial, and how the others did."""
+    from flyball.track.sweeps import found
+
+    _recover(ws)
+    return found(ws.ledger, run)
+
+
 def search(
     where: str = "",
     order: str | Sequence[str] = "",

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from flyball.errors import Invalid
 from flyball.service.runs import search
 from flyball.service.workspace import Workspace
 from flyball.track import runs
+from flyball.track.autolog import Autolog, fit
+from flyball.track.boosting import lightgbm_callback, xgboost_callback
 from flyball.track.runs import ActiveRun, Starting, current, log_metric, log_param
 
-__all__ = ["ActiveRun", "current", "history", "log_metric", "log_param", "resume", "search", "start"]
+if TYPE_CHECKING:
+    from flyball.track.sweeps import Sweep
+
+__all__ = [
+    "ActiveRun",
+    "autolog",
+    "current",
+    "fit",
+    "history",
+    "lightgbm_callback",
+    "log_metric",
+    "log_param",
+    "resume",
+    "search",
+    "start",
+    "sweep",
+    "xgboost_callback",
+]
 
 
 def start(
@@ -105,3 +125,67 @@ def history(run: str, metric: str, *, points: int | None = None, ws: Workspace |
     found = RunStore(ws.ledger).history(run, metric, sampled=points)
     at = pl.Series("at", found.times_us).cast(pl.Datetime("us", "UTC"))
     return pl.DataFrame({"step": found.steps, "at": at, "value": found.values})
+
+
+def autolog(*, score: bool = True, ws: Workspace | None = None) -> Autolog:
+    """Note every ``fit`` of scikit-learn's interface, and what ``xgboost.train`` and ``lightgbm.train`` are told.
+
+    It goes to the current run; outside of one each fit is a run of its own. ``with fb.track.autolog():`` ends with the
+    block, ``fb.track.autolog()`` with :meth:`~Autolog.stop` or the program. ``score`` also scores the training data.
+    """
+    return Autolog(lambda name: start(name, ws=ws), score=score)
+
+
+def sweep(
+    objective: Callable[..., Any],
+    space: Mapping[str, Any] | None = None,
+    *,
+    trials: int = 50,
+    direction: Literal["maximize", "minimize"] = "maximize",
+    seed: int = 0,
+    name: str = "sweep",
+    sampler: Any = None,
+    resume_run: str = "",
+    ws: Workspace | None = None,
+) -> Sweep:
+    """Look for the params with the best objective: ``sweep(train, {"depth": (2, 10), "rate": (1e-3, 1.0, "log")})``.
+
+    ``objective(params)`` runs inside a run of its own, a child of the sweep's; what it returns is optimised. A sweep that
+    was killed goes on with ``resume_run=``: its trials are read from the ledger. Optuna proposes (``sampler`` is one of
+    its samplers; TPE when left out).
+    """
+    from flyball.track import sweeps
+
+    ws = ws or Workspace.current()
+    if resume_run:
+        before = runs.get(ws.ledger, resume_run)
+        sweeps.found(ws.ledger, resume_run)
+        told = sweeps.space_of(before)
+        space = space or told
+        trials, seed = int(before.params["sweep.trials"]), int(before.params["sweep.seed"])
+        direction = before.params["sweep.direction"]
+        if sweeps.sweep_params(space, trials, direction, seed) != sweeps.sweep_params(
+            told, trials, direction, seed
+        ):
+            raise Invalid(f"{resume_run} searches another space", "leave the space out, or begin a new sweep")
+        starting = resume(resume_run, ws=ws)
+    else:
+        starting = start(name, sweeps.sweep_params(space or {}, trials, direction, seed), ws=ws)
+    with starting as run:
+        done = sweeps.carry_out(
+            ws.ledger,
+            run,
+            objective,
+            space or {},
+            trials=trials,
+            direction=direction,
+            seed=seed,
+            sampler=sampler,
+            opener=lambda label, params, tags: start(
+                runs.get(ws.ledger, run.id).pipeline, params, run_name=label, tags=tags, parent=run.id, ws=ws
+            ),
+        )
+        if done.best is not None:
+            run.metric("best", done.best.value or 0.0)
+            run.tag("flyball.best", done.best.run)
+    return sweeps.found(ws.ledger, run.id)

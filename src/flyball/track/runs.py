@@ -158,6 +158,11 @@ class ActiveRun:
                 self._params[name] = value
                 self.writer.text("param", name, value)
 
+    @property
+    def known_params(self) -> Mapping[str, Any]:
+        """Params that were noted so far."""
+        return self._params
+
     def tag(self, name: str, value: Any) -> None:
         """Note a tag; the last value counts."""
         self.writer.text("tag", check_name("tag", name), text_of(params_of({name: value})[name]))
@@ -229,6 +234,12 @@ class ActiveRun:
         if self._sampler is None:
             self._sampler = Sampler(self, every_s)
             self._sampler.start()
+
+    def watch(self, model: Any = None, optimizer: Any = None, every: int = 50) -> Any:
+        """Follow a PyTorch model and optimizer by their hooks: learning rates, gradient norms, rows, every 50 steps."""
+        from flyball.track.neural import Watching
+
+        return Watching(self, model, optimizer, every)
 
     # The names that pipelines and MLflow's users know.
     log_metric = metric
