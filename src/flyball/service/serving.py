@@ -156,7 +156,9 @@ def rollback(
 
     route = traffic.route_of(ws.ledger, endpoint)
     if to:
-        target = registry.resolve(ws.ledger, to).ref
+        version = registry.resolve(ws.ledger, to)
+        _ready(ws, version)
+        target = version.ref
     elif route.candidate is not None:
         target = route.champion
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from flyball.core.records import ModelVersion, RegisteredModel
 from flyball.errors import Conflict, Invalid, NotFound, Refused
 from flyball.models import catalogue, refs, registry
+from flyball.stores.metadata import Ledger
 from tests.unit.models.registering import add, new_ledger, serve
 
 
@@ -224,3 +226,17 @@ def test_state_is_the_same_when_every_event_is_folded_again(ledger):
 
 def _plain(version):
     return {name: getattr(version, name) for name in version.__struct_fields__}
+
+
+def test_versions_registered_at_once_have_numbers_of_their_own(ledger_url):
+    def many(name):
+        here = Ledger.open(ledger_url)
+        try:
+            return [add(here, name).ref for _ in range(8)]
+        finally:
+            here.close()
+
+    Ledger.open(ledger_url).close()  # migrated once, before they come
+    with ThreadPoolExecutor(4) as pool:
+        made = [ref for refs_of_one in pool.map(many, ["delays"] * 4) for ref in refs_of_one]
+    assert sorted(made) == sorted(f"delays@{number}" for number in range(1, 33))
