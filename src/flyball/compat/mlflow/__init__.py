@@ -7,14 +7,15 @@ own error shape.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from flyball.compat.mlflow import artifacts, uploads
 from flyball.compat.mlflow.wire import Call, MlflowError, Nothing, failed, served
 
 if TYPE_CHECKING:
@@ -23,18 +24,28 @@ if TYPE_CHECKING:
 __all__ = ["VERSION", "failed", "is_mlflow", "routes"]
 
 VERSION = "3.17.2"  # of the client whose calls we answer; it asks /version before it uses newer ones
-# Each has `routes(ws)`; the registry's may be missing while it is being written.
-_PARTS = ("experiments", "runs", "lineage", "metrics", "logged_models", "registry")
+# The first word of a path -> the modules whose `CALLS` answer it. They are imported when it is first asked for: a
+# console that no MLflow client talks to holds neither their 20 MB nor the registry's dataframes.
+_PARTS = {
+    "experiments": ("experiments", "lineage"),
+    "runs": ("runs", "lineage"),
+    "artifacts": ("lineage",),
+    "metrics": ("metrics",),
+    "logged-models": ("logged_models",),
+    "registered-models": ("registry",),
+    "model-versions": ("registry",),
+}
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+_Handler = Callable[["Workspace", Request], Awaitable[Response]]
 
 
 def routes(ws: Workspace) -> list[Route]:
     """All routes: ``/api/2.0/mlflow/…`` (also under 3.0 and ``/ajax-api``), artifacts, ``/version``."""
-    about = Call("GET", "server-info", Nothing, _server_info)
-    table = _Table([about, *(call for part in _PARTS for call in _calls(part, ws))])
 
     async def rest(request: Request) -> Response:
         path = request.path_params["path"]
+        group = path.partition("/")[0]
+        table = await run_in_threadpool(_table, group if group in _PARTS else "server-info")
         found = table.find(request.method, path)
         if found is None:
             return failed(table.refusal(request.method, path))
@@ -53,29 +64,33 @@ def routes(ws: Workspace) -> list[Route]:
 
 def _files(ws: Workspace, prefix: str) -> list[Route]:
     """The artifact proxy: streamed, so these handlers answer requests themselves."""
-    handlers: list[tuple[str, str, Callable[[Workspace, Request], Awaitable[Response]]]] = [
-        ("GET", "artifacts", artifacts.listed),
-        ("GET", "artifacts/{path:path}", artifacts.downloaded),
-        ("PUT", "artifacts/{path:path}", artifacts.uploaded),
-        ("DELETE", "artifacts/{path:path}", artifacts.deleted),
-        ("POST", "mpu/create/{path:path}", uploads.create),
-        ("POST", "mpu/complete/{path:path}", uploads.complete),
-        ("POST", "mpu/abort/{path:path}", uploads.abort),
-        ("PUT", "mpu/parts/{upload}/{number:int}", uploads.part),
-        ("GET", "presigned/{path:path}", uploads.presigned),
+    handlers = [
+        ("GET", "artifacts", "artifacts:listed"),
+        ("GET", "artifacts/{path:path}", "artifacts:downloaded"),
+        ("PUT", "artifacts/{path:path}", "artifacts:uploaded"),
+        ("DELETE", "artifacts/{path:path}", "artifacts:deleted"),
+        ("POST", "mpu/create/{path:path}", "uploads:create"),
+        ("POST", "mpu/complete/{path:path}", "uploads:complete"),
+        ("POST", "mpu/abort/{path:path}", "uploads:abort"),
+        ("PUT", "mpu/parts/{upload}/{number:int}", "uploads:part"),
+        ("GET", "presigned/{path:path}", "uploads:presigned"),
     ]
-    return [
-        Route(f"{prefix}/{path}", _over(ws, handler), methods=[method]) for method, path, handler in handlers
-    ]
+    return [Route(f"{prefix}/{path}", _over(ws, name), methods=[method]) for method, path, name in handlers]
 
 
-def _over(
-    ws: Workspace, handler: Callable[[Workspace, Request], Awaitable[Response]]
-) -> Callable[[Request], Awaitable[Response]]:
+def _over(ws: Workspace, name: str) -> Callable[[Request], Awaitable[Response]]:
     async def over(request: Request) -> Response:
+        handler = await run_in_threadpool(_handler, name)
         return await handler(ws, request)
 
     return over
+
+
+@cache
+def _handler(name: str) -> _Handler:
+    module, _, function = name.partition(":")
+    found: _Handler = getattr(import_module(f"flyball.compat.mlflow.{module}"), function)
+    return found
 
 
 def _server_info(_ws: Workspace, _asked: Nothing) -> dict[str, Any]:
@@ -101,14 +116,14 @@ def is_mlflow(path: str) -> bool:
     return "/mlflow" in path and path.startswith(("/api/2.0/", "/api/3.0/", "/ajax-api/"))
 
 
-def _calls(part: str, ws: Workspace) -> Sequence[Call]:
-    try:
-        module: Any = import_module(f"flyball.compat.mlflow.{part}")
-    except ModuleNotFoundError as error:
-        if error.name == f"flyball.compat.mlflow.{part}":
-            return []
-        raise
-    return module.routes(ws)  # type: ignore[no-any-return]  # every part's routes are calls
+@cache
+def _table(group: str) -> _Table:
+    """The calls of one part of the API."""
+    if group not in _PARTS:
+        return _Table([Call("GET", "server-info", Nothing, _server_info)])
+    modules: list[Any] = [import_module(f"flyball.compat.mlflow.{name}") for name in _PARTS[group]]
+    calls = [call for module in modules for call in module.CALLS]
+    return _Table([call for call in calls if call.path.partition("/")[0] == group])
 
 
 class _Table:
@@ -117,7 +132,6 @@ class _Table:
     def __init__(self, calls: Sequence[Call]) -> None:
         self._exact = {(one.method, one.path): one for one in calls if "<" not in one.path}
         self._named = [(one.path.split("/"), one) for one in calls if "<" in one.path]
-        self._groups = {one.path.partition("/")[0] for one in calls}
 
     def find(self, method: str, path: str) -> tuple[Call, dict[str, str] | None] | None:
         exact = self._exact.get((method, path))
@@ -139,7 +153,7 @@ class _Table:
                 "ENDPOINT_NOT_FOUND", f"/mlflow/{path} answers {', '.join(others)}, not {method}."
             )
         group = path.partition("/")[0]
-        if group in self._groups:
+        if group in _PARTS:
             return MlflowError(
                 "ENDPOINT_NOT_FOUND", f"There is no {method} /mlflow/{path} in MLflow's REST API."
             )

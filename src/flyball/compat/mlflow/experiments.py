@@ -246,17 +246,15 @@ def _delete_tag(ws: Workspace, asked: _DeleteTag) -> dict[str, Any]:
     return {}
 
 
-def routes(_ws: Workspace) -> list[Call]:
-    """The calls of ``experiments/…``."""
-    return [
-        Call("POST", "experiments/create", _Create, _create),
-        Call("GET", "experiments/get", _OfExperiment, _get),
-        Call("GET", "experiments/get-by-name", _ByName, _get_by_name),
-        Call("GET", "experiments/search", _Search, _search),
-        Call("POST", "experiments/search", _Search, _search),
-        Call("POST", "experiments/update", _Update, _update),
-        Call("POST", "experiments/delete", _OfExperiment, _delete),
-        Call("POST", "experiments/restore", _OfExperiment, _restore),
-        Call("POST", "experiments/set-experiment-tag", _SetTag, _set_tag),
-        Call("POST", "experiments/delete-experiment-tag", _DeleteTag, _delete_tag),
-    ]
+CALLS = [
+    Call("POST", "experiments/create", _Create, _create),
+    Call("GET", "experiments/get", _OfExperiment, _get),
+    Call("GET", "experiments/get-by-name", _ByName, _get_by_name),
+    Call("GET", "experiments/search", _Search, _search),
+    Call("POST", "experiments/search", _Search, _search),
+    Call("POST", "experiments/update", _Update, _update),
+    Call("POST", "experiments/delete", _OfExperiment, _delete),
+    Call("POST", "experiments/restore", _OfExperiment, _restore),
+    Call("POST", "experiments/set-experiment-tag", _SetTag, _set_tag),
+    Call("POST", "experiments/delete-experiment-tag", _DeleteTag, _delete_tag),
+]

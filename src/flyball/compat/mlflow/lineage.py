@@ -179,11 +179,9 @@ def _search_datasets(ws: Workspace, asked: _SearchDatasets) -> dict[str, Any]:
     return {"dataset_summaries": list(found.values())[:MOST_SUMMARIES]}
 
 
-def routes(_ws: Workspace) -> list[Call]:
-    """Inputs and outputs of runs, and what lies in their folders."""
-    return [
-        Call("POST", "runs/log-inputs", _LogInputs, _log_inputs),
-        Call("POST", "runs/outputs", _Outputs, _outputs),
-        Call("GET", "artifacts/list", _ListArtifacts, _list_artifacts),
-        Call("POST", "experiments/search-datasets", _SearchDatasets, _search_datasets),
-    ]
+CALLS = [
+    Call("POST", "runs/log-inputs", _LogInputs, _log_inputs),
+    Call("POST", "runs/outputs", _Outputs, _outputs),
+    Call("GET", "artifacts/list", _ListArtifacts, _list_artifacts),
+    Call("POST", "experiments/search-datasets", _SearchDatasets, _search_datasets),
+]

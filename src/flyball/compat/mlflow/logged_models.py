@@ -412,16 +412,14 @@ def _ordering(order: _OrderBy, points: dict[str, list[Point]]) -> Callable[[Logg
     return latest
 
 
-def routes(_ws: Workspace) -> list[Call]:
-    """The calls of ``logged-models``."""
-    return [
-        Call("POST", "logged-models", _Create, _create),
-        Call("POST", "logged-models/search", _Search, _search),
-        Call("GET", "logged-models/<model_id>", _Get, _get),
-        Call("PATCH", "logged-models/<model_id>", _Finalize, _finalize),
-        Call("DELETE", "logged-models/<model_id>", OfModel, _delete),
-        Call("POST", "logged-models/<model_id>/params", _Params, _params),
-        Call("PATCH", "logged-models/<model_id>/tags", _Tags, _set_tags),
-        Call("DELETE", "logged-models/<model_id>/tags/<tag_key>", _DeleteTag, _delete_tag),
-        Call("GET", "logged-models/<model_id>/artifacts/directories", _Artifacts, _artifacts),
-    ]
+CALLS = [
+    Call("POST", "logged-models", _Create, _create),
+    Call("POST", "logged-models/search", _Search, _search),
+    Call("GET", "logged-models/<model_id>", _Get, _get),
+    Call("PATCH", "logged-models/<model_id>", _Finalize, _finalize),
+    Call("DELETE", "logged-models/<model_id>", OfModel, _delete),
+    Call("POST", "logged-models/<model_id>/params", _Params, _params),
+    Call("PATCH", "logged-models/<model_id>/tags", _Tags, _set_tags),
+    Call("DELETE", "logged-models/<model_id>/tags/<tag_key>", _DeleteTag, _delete_tag),
+    Call("GET", "logged-models/<model_id>/artifacts/directories", _Artifacts, _artifacts),
+]

@@ -150,10 +150,8 @@ def _points(key: str, series: Series, run: str = "") -> list[Measured]:
     ]
 
 
-def routes(_ws: Workspace) -> list[Call]:
-    """The calls of ``metrics/…``."""
-    return [
-        Call("GET", "metrics/get-history", _History, _history),
-        Call("GET", "metrics/get-history-bulk", _Bulk, _bulk),
-        Call("GET", "metrics/get-history-bulk-interval", _Interval, _interval),
-    ]
+CALLS = [
+    Call("GET", "metrics/get-history", _History, _history),
+    Call("GET", "metrics/get-history-bulk", _Bulk, _bulk),
+    Call("GET", "metrics/get-history-bulk-interval", _Interval, _interval),
+]

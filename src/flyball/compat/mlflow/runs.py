@@ -477,19 +477,17 @@ def _search(ws: Workspace, asked: _Search) -> dict[str, Any]:
     return {"runs": runs, **({"next_page_token": token_of(start + len(runs))} if found.token else {})}
 
 
-def routes(_ws: Workspace) -> list[Call]:
-    """The calls of ``runs/…``, but for inputs and outputs."""
-    return [
-        Call("POST", "runs/create", _Create, _create),
-        Call("GET", "runs/get", OfRun, _get),
-        Call("POST", "runs/update", _Update, _update),
-        Call("POST", "runs/delete", OfRun, _delete),
-        Call("POST", "runs/restore", OfRun, _restore),
-        Call("POST", "runs/log-metric", _LogMetric, _log_metric),
-        Call("POST", "runs/log-parameter", _LogParam, _log_param),
-        Call("POST", "runs/log-batch", _LogBatch, _log_batch),
-        Call("POST", "runs/set-tag", _LogParam, _set_tag),
-        Call("POST", "runs/delete-tag", _DeleteTag, _delete_tag),
-        Call("POST", "runs/log-model", _LogModel, _log_model),
-        Call("POST", "runs/search", _Search, _search),
-    ]
+CALLS = [
+    Call("POST", "runs/create", _Create, _create),
+    Call("GET", "runs/get", OfRun, _get),
+    Call("POST", "runs/update", _Update, _update),
+    Call("POST", "runs/delete", OfRun, _delete),
+    Call("POST", "runs/restore", OfRun, _restore),
+    Call("POST", "runs/log-metric", _LogMetric, _log_metric),
+    Call("POST", "runs/log-parameter", _LogParam, _log_param),
+    Call("POST", "runs/log-batch", _LogBatch, _log_batch),
+    Call("POST", "runs/set-tag", _LogParam, _set_tag),
+    Call("POST", "runs/delete-tag", _DeleteTag, _delete_tag),
+    Call("POST", "runs/log-model", _LogModel, _log_model),
+    Call("POST", "runs/search", _Search, _search),
+]
