@@ -89,7 +89,7 @@ def _loaded(served: ServedModel, data: bytes, blobs: Blobs) -> Callable[[Rows], 
     if served.format == "mlmodel":
         from flyball.models.mlmodel.loading import load_folder
 
-        ask = load_folder(data, blobs, trusted=served.trusted).ask(names, served.signature.outputs[0].name)
+        ask = load_folder(data, blobs, trusted=served.trusted, name=served.ref).ask(names, served.signature.outputs[0].name)
     else:
         ask = ask_of(decode(served.format, data), names)
     return lambda rows: column(ask(rows))

@@ -94,7 +94,7 @@ def decode(format: str, data: bytes) -> Any:
 
 def is_trusted(facts: Mapping[str, Any]) -> bool:
     """Whether a version's bytes may run what they say when they are loaded: made here, or somebody vouched for them."""
-    return not facts.get("foreign") or bool(facts.get("trusted"))
+    return "foreign" not in facts or bool(facts.get("trusted"))
 
 
 def _keeper(format: str) -> Any:

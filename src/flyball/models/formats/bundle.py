@@ -276,19 +276,39 @@ def _imports_of(text: str, package: str, file: Path) -> list[str]:
 
 
 def _file_of(name: str) -> Path | None:
-    """The file of a module, imported or not; ``None`` for what has none or is not there."""
+    """The file of a module, without importing anything for it; ``None`` for what has none or is not there."""
     module = sys.modules.get(name)
     if module is not None and name != "__main__":
         file = getattr(module, "__file__", None)
         return Path(file) if isinstance(file, str) else None
-    parent = name.rpartition(".")[0]
-    if parent and parent not in sys.modules:
-        return None  # looking would import the parent; what was never imported is not needed
+    parent, _, last = name.rpartition(".")
+    if not parent:
+        spec = _spec_of(name)
+        return Path(spec.origin) if spec is not None and spec.origin and spec.has_location else None
+    for folder in _folders_of(parent):
+        for file in (folder / last / "__init__.py", folder / f"{last}.py"):
+            if file.is_file():
+                return file
+    return None
+
+
+def _folders_of(package: str) -> list[Path]:
+    """Where the modules of a package lie."""
+    module = sys.modules.get(package)
+    if module is not None:
+        return [Path(one) for one in getattr(module, "__path__", ())]
+    parent, _, last = package.rpartition(".")
+    if parent:
+        return [folder / last for folder in _folders_of(parent)]
+    spec = _spec_of(package)
+    return [Path(one) for one in (spec.submodule_search_locations or ())] if spec is not None else []
+
+
+def _spec_of(top: str) -> importlib.machinery.ModuleSpec | None:
     try:
-        spec = importlib.util.find_spec(name)
+        return importlib.util.find_spec(top)
     except (ImportError, ValueError, AttributeError):
         return None
-    return Path(spec.origin) if spec is not None and spec.origin and spec.has_location else None
 
 
 @cache

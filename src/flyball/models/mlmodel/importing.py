@@ -11,6 +11,7 @@ import msgspec
 from flyball.core.clock import EPOCH
 from flyball.core.records import Field, ModelVersion, Signature
 from flyball.models import registry
+from flyball.models.formats import is_trusted
 from flyball.models.mlmodel.folder import Folder, manifest_of
 from flyball.models.mlmodel.reading import read
 from flyball.models.mlmodel.signatures import PREDICTION
@@ -78,7 +79,7 @@ def trust(ledger: Ledger, ref: str, *, because: str, actor: str) -> ModelVersion
     """Vouch for a version whose files run code when they are loaded; who did it, and why, stays in the ledger."""
     with ledger.transaction() as tx:
         version = resolve(tx, ref)
-        if not version.export.get("foreign") or version.export.get("trusted"):
+        if is_trusted(version.export):
             return version
         said = f"{actor}: {because}" if because else actor
         version = msgspec.structs.replace(version, export={**version.export, "trusted": said})

@@ -69,13 +69,16 @@ def load(folder: Folder, *, trusted: bool, name: str = "the folder") -> LoadedFo
     if mlmodel.runs_code and not trusted:
         raise Refused(
             f"{name} comes from elsewhere, and loading {', '.join(mlmodel.runs_code[:5])} runs whatever it says",
-            f"when you trust where it comes from: flyball models trust {name if '@' in name else 'MODEL@VERSION'}",
+            _vouch(name),
             files=list(mlmodel.runs_code),
         )
     try:
         native = _LOADERS[mlmodel.flavor](folder, mlmodel, trusted)
     except ImportError as error:
         raise missing(error, f"the {mlmodel.flavor} flavor of {name}") from error
+    except Refused as error:
+        hint = error.hint if trusted else _vouch(name)
+        raise Refused(f"{name}: {error.what}", hint, **error.facts) from error
     except FlyballError:
         raise
     except Exception as error:
@@ -84,6 +87,11 @@ def load(folder: Folder, *, trusted: bool, name: str = "the folder") -> LoadedFo
             "copy the whole file; its requirements.txt says which versions it was made with",
         ) from error
     return LoadedFolder(native=native, mlmodel=mlmodel, folder=folder)
+
+
+def _vouch(name: str) -> str:
+    ref = name if "@" in name else "MODEL@VERSION"
+    return f"when you trust where it comes from: flyball models trust {ref}"
 
 
 def _load_sklearn(folder: Folder, mlmodel: MLmodel, trusted: bool) -> Any:
