@@ -96,10 +96,17 @@ def _walk(folder: str, inside: str, above: tuple[tuple[int, int], ...]) -> Itera
         if entry.name.startswith("."):
             continue
         name = inside + entry.name
-        if entry.is_dir():
+        if _is_folder(entry):
             yield from _walk(entry.path, name + "/", (*above, mark))
         else:
             yield Source(_speakable(name), entry.path, _regular(entry.path, entry.stat))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: what it is not is said when it is looked at as a file
+        return False
 
 
 def _regular(path: str, look: object) -> os.stat_result:
