@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from flyball.core.ids import new_id
-from flyball.errors import Invalid, Refused
+from flyball.errors import Invalid, NotFound, Refused
 from flyball.service.verb import CURRENT, verb
 from flyball.service.workspace import Workspace
 
@@ -85,7 +85,8 @@ def gc(
             )
         _write(ws, decided, reach, gone)
         for one in gone:
-            ws.blobs.delete(one.digest)
+            if ws.blobs.folder is not None or _is_still_as_old(ws, one):
+                ws.blobs.delete(one.digest)
         _forget_packs(ws, gone)
         ws.blobs.clear_strays(max(ages["older_than"], _SAFE_S))
     done = msgspec.structs.replace(decided, state="done")
@@ -162,6 +163,14 @@ def _write(ws: Workspace, decided: Collection, reach: Reach, gone: Sequence[Blob
         body |= {"runs": sorted(reach.owners)[:_NAMED_IN_THE_EVENT]}
         body |= {"list": digest_of([one.digest for one in gone])}
         tx.append("gc.decided", written.id, actor=ws.actor, sets=sets, body=body)
+
+
+def _is_still_as_old(ws: Workspace, one: BlobStat) -> bool:
+    """Whether nobody on another machine put these bytes again since they were listed (here the lock says so)."""
+    try:
+        return ws.blobs.stat(one.digest).modified <= one.modified
+    except NotFound:
+        return False
 
 
 def _forget_packs(ws: Workspace, gone: Sequence[BlobStat]) -> None:

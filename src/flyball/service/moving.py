@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import msgspec
+from blake3 import blake3
 
-from flyball.core.hashing import digest_bytes
 from flyball.errors import NotFound, Refused
 from flyball.stores.blobs import Blobs
 
@@ -52,11 +52,15 @@ def differences(source: Blobs, target: Blobs, *, read_back: int) -> list[str]:
     found: list[str] = []
     for number, one in enumerate(source.stats()):
         if have.get(one.digest) != one.size_bytes:
-            found.append(f"{one.digest} is missing or of another size in {target.url.partition('?')[0]}")
+            found.append(f"{one.digest} is missing or of another size in {target.url}")
         elif read_back < 0 or number < read_back:
             try:
-                if digest_bytes(target.read_unchecked(one.digest)) != one.digest:
-                    found.append(f"{one.digest} has other bytes in {target.url.partition('?')[0]}")
+                hashed = blake3()
+                for piece in target.stream(one.digest):
+                    hashed.update(piece)
             except NotFound as error:
                 found.append(error.what)
+                continue
+            if "b3:" + hashed.hexdigest() != one.digest:
+                found.append(f"{one.digest} has other bytes in {target.url}")
     return found

@@ -91,13 +91,20 @@ def _hold(state: Path, held: ExitStack) -> None:
 
 def _refuse_to_lose(ws: Workspace, head: BackupHead) -> None:
     from flyball.stores import transfer
+    from flyball.stores.runs import RunStore
+    from flyball.track.liveness import is_alive
 
     if ws.config.stores.metadata.startswith("sqlite") and not ledger_file(ws).exists():
         return
     with ws.ledger.reading() as connection:
         event, chain = transfer.head(connection)
+    going = [run.id for run in RunStore(ws.ledger).running() if is_alive(run.process)]
     ws.ledger.close()
     del ws.ledger  # opened anew when it has been replaced
+    if going:
+        raise Conflict(
+            f"{going[0]} goes on here and would write into what is replaced", "wait for it, or --force"
+        )
     if event and (event, chain.hex()) != (head.event, head.chain):
         raise Conflict(
             f"this workspace is at event {event}, and the backup at event {head.event}: what is not in it would be lost",

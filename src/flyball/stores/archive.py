@@ -63,7 +63,9 @@ class Writer:
         with _writable(self.path):
             handle = os.open(self.staged, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
             self._file = os.fdopen(handle, "w+b")
-            self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)
+            self._tar = tarfile.open(
+                fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT, copybufsize=_PIECE
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -242,21 +244,22 @@ class _Reading:
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = iter(pieces)
-        self._rest = b""
+        self._rest = memoryview(b"")
         self._hash = blake3()
         self.count = 0
 
     def read(self, size: int = _PIECE, /) -> bytes:
-        parts, wanted = [], size
+        parts: list[memoryview] = []
+        wanted = size
         while wanted > 0:
             if not self._rest:
-                self._rest = next(self._pieces, b"")
+                self._rest = memoryview(next(self._pieces, b""))
                 if not self._rest:
                     break
             part, self._rest = self._rest[:wanted], self._rest[wanted:]
             parts.append(part)
             wanted -= len(part)
-        data = b"".join(parts)
+        data = bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
         self._hash.update(data)
         self.count += len(data)
         return data
