@@ -17,6 +17,7 @@ from flyball.service.workspace import Workspace
 if TYPE_CHECKING:
     from flyball.service.lineage.reading import Reading
 
+_SIZED = 2000  # nodes of a graph at most whose sizes are asked for: a look at a file each
 FORMS = ("tree", "json", "svg", "dot", "openlineage")
 
 
@@ -155,7 +156,7 @@ def build(
 
 def _add_sizes(ws: Workspace, graph: Graph) -> None:
     """How large each artifact is, where asking costs no trip over a network."""
-    if ws.blobs.folder is None:
+    if ws.blobs.folder is None or len(graph.nodes) > _SIZED:
         return
     for node in graph.nodes.values():
         if node.noun == "artifact":

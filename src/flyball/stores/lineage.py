@@ -19,7 +19,7 @@ from flyball.stores.metadata import EDGES, EVENTS, RECORDS, _event
 
 T = TypeVar("T")
 PARTS = ("file", "manifest", "source", "artifact", "native", "patch")
-_AT_ONCE = 500  # keys of one IN (...): far below every engine's bound, and SQLAlchemy renders them each time
+_AT_ONCE = 2000  # keys of one IN (...): far below every engine's bound
 
 
 class EdgeRow(NamedTuple):
@@ -106,10 +106,10 @@ class LedgerReader:
         query = sa.select(RECORDS.c.noun, sa.func.count()).group_by(RECORDS.c.noun).order_by(RECORDS.c.noun)
         return {row.noun: row[1] for row in self.connection.execute(query)}
 
-    def seqs(self, kind: str, subject: str) -> list[int]:
-        """Numbers of the events whose kind and subject begin so."""
-        query = sa.select(EVENTS.c.seq).where(starts_with(EVENTS.c.subject, subject))
-        return list(self.connection.execute(query.where(starts_with(EVENTS.c.kind, kind))).scalars())
+    def of_kind(self, kind: str) -> list[tuple[int, str]]:
+        """Number and subject of the events whose kind begins so."""
+        query = sa.select(EVENTS.c.seq, EVENTS.c.subject).where(starts_with(EVENTS.c.kind, kind))
+        return [(seq, subject) for seq, subject in self.connection.execute(query)]
 
     def routes(self, endpoint: str = "") -> list[Event]:
         """Every event that set a route, oldest first: of one endpoint, or of all. One that can't be read is left out."""

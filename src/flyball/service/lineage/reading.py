@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from flyball.core.hashing import is_digest
 from flyball.core.lineage import Direction, Graph, Node
+from flyball.service.lineage.around import Around
 from flyball.service.lineage.backward import Backward, Step
 from flyball.service.lineage.nouns import (
     BY_DIGEST,
@@ -24,7 +25,6 @@ from flyball.service.lineage.nouns import (
     facts_of,
     noun_of,
     refs_of,
-    table_of,
 )
 from flyball.stores.ledger_check import Wanted
 from flyball.stores.lineage import EdgeRow, LedgerReader, batches, is_part
@@ -44,6 +44,11 @@ class Reading:
         self.records: dict[str, tuple[str, dict[str, Any]]] = {}  # key -> noun, content
         self._given: dict[str, Node] = {}
         self._folded: set[str] = set()
+
+    @cached_property
+    def around(self) -> Around:
+        """What is said about versions beside their records."""
+        return Around(self.ledger)
 
     @cached_property
     def backward(self) -> Backward:
@@ -178,39 +183,19 @@ class Reading:
         if noun == "experiment":
             node.name = str(record.get("name", name))
         if noun == "model":
-            self._around(node, record)
-        if noun == "run":
-            steps = [line.get("key") for line in record.get("steps", ()) if isinstance(line, dict)]
-            asked = [("step", step) for step in steps if isinstance(step, str)]
-            self._want(key, list(self.ledger.records(asked)))  # those that no collection has let go
+            node.facts |= self.around.facts(name, record)
         return node
 
-    def _around(self, node: Node, record: dict[str, Any]) -> None:
-        """What was said about a version since it was made: aliases, approvals, signatures."""
-        family = record.get("family") or record.get("name")
-        said: dict[str, list[str]] = {}
-        for stored in self.ledger.all_of(["alias"], f"{family}@"):
-            self._want(node.key, [(stored.noun, stored.key)])
-            alias = table_of(stored.content)
-            if alias.get("model") == family and alias.get("number") == record.get("number"):
-                said.setdefault("aliases", []).append(stored.key.rpartition("@")[2])
-        for stored in self.ledger.all_of(["approval", "signature"], f"{node.name}/"):
-            self._want(node.key, [(stored.noun, stored.key)])
-            about = table_of(stored.content)
-            if about.get("withdrawn"):
-                continue
-            if stored.noun == "approval":
-                said.setdefault("approved by", []).append(f"{about.get('by')} ({about.get('role')})")
-            else:
-                said.setdefault("signed by", []).append(f"{about.get('by')} ({about.get('key_id')})")
-        known = self.wanted[node.key]
-        seqs = self.ledger.seqs("alias.", f"{family}@")
-        self.wanted[node.key] = known._replace(seqs=(*known.seqs, *seqs))
-        node.facts |= {name: ", ".join(found) for name, found in said.items()}
-
-    def _want(self, key: str, records: list[tuple[str, str]]) -> None:
-        known = self.wanted[key]
-        self.wanted[key] = known._replace(records=(*known.records, *records))
+    def behind(self, keys: Iterable[str], ledger: LedgerReader) -> dict[str, Wanted]:
+        """What of the ledger stands behind these nodes, for rechecking through another connection."""
+        around = Around(ledger)
+        found = {key: self.wanted[key] for key in keys if key in self.wanted}
+        for key, want in found.items():
+            noun, record = self.records.get(key, ("", {}))
+            if noun == "model":
+                records = (*want.records, *around.records(noun_of(key)[1], record))
+                found[key] = want._replace(records=records, seqs=(*want.seqs, *around.seqs(record)))
+        return found
 
     def _route(self, key: str) -> Node:
         """A route as it once was: only its event has it."""

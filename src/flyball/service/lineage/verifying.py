@@ -14,6 +14,7 @@ from flyball.errors import FlyballError, NotFound
 from flyball.service.lineage.reading import Reading
 from flyball.service.workspace import Workspace
 from flyball.stores import ledger_check
+from flyball.stores.lineage import LedgerReader
 
 _GONE = " is gone"
 _THREADS = 4  # BLAKE3 lets go of the interpreter, and so does reading
@@ -61,9 +62,9 @@ def verify(ws: Workspace, reading: Reading, graph: Graph) -> Verdict:
 
 
 def _ledger(ws: Workspace, reading: Reading, graph: Graph) -> tuple[dict[str, list[str]], int]:
-    wanted = {key: want for key, want in reading.wanted.items() if key in graph.nodes}
     try:
         with ws.ledger.reading() as connection:
+            wanted = reading.behind(graph.nodes, LedgerReader(connection))
             problems, objects = ledger_check.check(connection, wanted, reading.edges)
             whole = ledger_check.check_database(connection)
     except FlyballError as error:

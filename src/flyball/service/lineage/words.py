@@ -18,6 +18,7 @@ _PREFIXED = (
     "alias", "commit", "endpoint", "experiment", "model", "package", "prediction", "service", "snapshot", "source", "view",
 )  # fmt: skip
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
+_PREDICTION = re.compile(r"p_[0-9a-z]{26}(\.[0-9]+)?")
 _SHORT_DIGEST = re.compile(r"b3:[0-9a-f]{6,63}")
 
 
@@ -96,6 +97,8 @@ def _by_form(ws: Workspace, ledger: LedgerReader, words: str) -> str:
             if not ledger.records([(noun, words)]) and not ledger.edges([words], "up"):
                 raise _no_record(ledger, noun, words)
             return words
+    if _PREDICTION.fullmatch(words):
+        return f"prediction:{words}"
     if is_digest(words):
         return words
     if _SHORT_DIGEST.fullmatch(words):
