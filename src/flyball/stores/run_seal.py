@@ -126,8 +126,12 @@ def bounded_params(known: dict[str, Any], logged: dict[str, str], typed: dict[st
         if len(found) >= NAMES_IN_A_RECORD:
             break
         if name not in found:
-            short = len(content) <= LETTERS_IN_A_RECORD
-            found[name] = typed.get(name, content) if short else f"{content[:1000]}…"
+            value = typed.get(name, content)
+            if len(content) > LETTERS_IN_A_RECORD:
+                value = f"{content[:1000]}…"
+            elif run_facts.text_of(value) != content:
+                value = content  # another process wrote it first, and differently
+            found[name] = value
     return found
 
 

@@ -48,9 +48,9 @@ def table_bytes(frame: Any) -> bytes:
     import polars as pl
 
     try:
-        table = frame if isinstance(frame, pl.DataFrame) else pl.DataFrame(frame)
         if isinstance(frame, pl.LazyFrame):
-            table = frame.collect()
+            frame = frame.collect()
+        table = frame if isinstance(frame, pl.DataFrame) else pl.DataFrame(frame)
         table.write_parquet(buffer)
     except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
         raise Invalid(

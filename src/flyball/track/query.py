@@ -65,6 +65,7 @@ __all__ = [
     "sql",
 ]
 
+_DEEPEST = 100
 _NUMBERS = ("=", "!=", ">", ">=", "<", "<=")
 _WORDS = ("=", "!=", "LIKE", "ILIKE")
 _TOKEN = re.compile(
@@ -153,6 +154,7 @@ class _Parser:
         self._strict = strict
         self._tokens = list(_tokens(text))
         self._next = 0
+        self._depth = 0
 
     def whole(self) -> Expression:
         found = self._any()
@@ -225,6 +227,15 @@ class _Parser:
         return parts[0] if len(parts) == 1 else All(tuple(parts))
 
     def _one(self) -> Expression:
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise self._wrong("it is nested too deeply", None, f"at most {_DEEPEST} levels")
+        try:
+            return self._negated()
+        finally:
+            self._depth -= 1
+
+    def _negated(self) -> Expression:
         if not self._strict and self.word() == "NOT":
             self.take()
             return Not(self._one())

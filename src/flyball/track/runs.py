@@ -291,10 +291,13 @@ class ActiveRun:
                 put(tx.connection)
                 return self._ended(tx, run, status, error, code)
 
-        ended: Run = self.writer.finish(write)
-        done_with(self)
-        if _current.get() is self:
-            _current.set(self._outer)
+        try:
+            ended: Run = self.writer.finish(write)
+        finally:
+            if self.writer.closed:
+                done_with(self)
+                if _current.get() is self:
+                    _current.set(self._outer)
         return ended
 
     def _ended(self, tx: Transaction, run: Run, status: Ended, error: str, code: str) -> Run:

@@ -60,7 +60,7 @@ class Writer:
         self._dead: FlyballError | None = None
         self._attempts = 0
         self._again_at = 0.0
-        self._closed = False
+        self.closed = False
         # A ledger in memory is one connection, which two threads can't share: the caller writes.
         self._alone = ledger.url in ("sqlite://", "sqlite:///:memory:")
 
@@ -83,7 +83,7 @@ class Writer:
         """
         if self._dead is not None:
             raise self._dead
-        if self._closed:
+        if self.closed:
             raise Invalid(f"{self._run} has ended", "log before run.end(), or resume it", run=self._run)
         if self._alone and self.waiting >= _ALONE_AT:
             self.flush()
@@ -150,7 +150,7 @@ class Writer:
 
     def close(self) -> None:
         """What comes now is an error."""
-        self._closed = self.attention = True
+        self.closed = self.attention = True
         if self._thread is not None:
             self._thread.drop(self)
 
