@@ -60,11 +60,14 @@ def open_engine(url: str) -> Engine:
 
 
 @contextmanager
-def connection_to_read(engine: Engine) -> Iterator[Connection]:
-    """A connection whose every query sees the same snapshot."""
+def connection_to_read(engine: Engine, *, queries: int = 2) -> Iterator[Connection]:
+    """A connection whose every query sees the same snapshot; one for a single query saves a server two round trips."""
     with errors(str(engine.url)), engine.connect() as connection:
         if engine.dialect.name == "postgresql":
-            connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            if queries == 1:
+                connection.execution_options(isolation_level="AUTOCOMMIT")
+            else:
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         yield connection
 
 

@@ -269,7 +269,7 @@ class Ledger:
 
     def find(self, noun: str, key: str, kind: type[T]) -> T | None:
         """The record now, or ``None``."""
-        with self.reading() as connection:
+        with connection_to_read(self._engine, queries=1) as connection:
             return _find(connection, noun, key, kind)
 
     def get(self, noun: str, key: str, kind: type[T]) -> T:
@@ -281,7 +281,7 @@ class Ledger:
 
     def keys(self, noun: str) -> list[str]:
         """Keys of one noun, oldest first."""
-        with self.reading() as connection:
+        with connection_to_read(self._engine, queries=1) as connection:
             return list(
                 connection.execute(
                     sa.select(RECORDS.c.key)
@@ -292,7 +292,7 @@ class Ledger:
 
     def ls(self, noun: str, kind: type[T], prefix: str = "") -> list[T]:
         """Records of one noun whose key starts with ``prefix``, oldest first."""
-        with self.reading() as connection:
+        with connection_to_read(self._engine, queries=1) as connection:
             return _ls(connection, noun, kind, prefix)
 
     def events(
@@ -314,7 +314,7 @@ class Ledger:
             query = query.where(EVENTS.c.at_us >= to_us(since))
         if until:
             query = query.where(EVENTS.c.at_us < to_us(until))
-        with self.reading() as connection:
+        with connection_to_read(self._engine, queries=1) as connection:
             return [_event(row) for row in connection.execute(query)]
 
     def made_from(self, made: str) -> list[Edge]:
@@ -326,7 +326,7 @@ class Ledger:
         return self._edges(EDGES.c.of == of)
 
     def _edges(self, where: sa.ColumnElement[bool]) -> list[Edge]:
-        with self.reading() as connection:
+        with connection_to_read(self._engine, queries=1) as connection:
             rows = connection.execute(sa.select(EDGES).where(where).order_by(EDGES.c.seq, EDGES.c.of))
             return [Edge(row.made, row.of, row.role) for row in rows]
 
