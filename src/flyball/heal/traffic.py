@@ -15,7 +15,7 @@ from typing import Any
 from flyball.core import plan as plans
 from flyball.core.records import Alias, Arm, EndpointSettings, ModelVersion, Route, Served
 from flyball.errors import Conflict, Invalid, NotFound, nearest
-from flyball.models import approvals, trust
+from flyball.models import approvals, keys
 from flyball.models.formats import is_trusted
 from flyball.models.signing import Trust
 from flyball.stores.metadata import Ledger, Transaction
@@ -135,7 +135,7 @@ def plan_of(
 ) -> plans.Plan:
     """The plan that the ledger's routes mean now; ``whom`` says whose signatures count, and whether one is needed."""
     routes = ledger.ls("route", Route)
-    whom = whom if whom is not None else trust.trust_of(ledger)
+    whom = whom if whom is not None else keys.trust_of(ledger)
     return plans.Plan(
         generation=max((route.generation for route in routes), default=0),
         endpoints={route.endpoint: _endpoint(ledger, route, whom) for route in routes},
@@ -173,7 +173,7 @@ def served_model(ledger: Ledger, version: ModelVersion, whom: Trust) -> plans.Se
     """
     found = ledger.find("served", version.ref, Served) if version.format == "mlmodel" else None
     what = found or version
-    signatures = [one for one in trust.signatures_of(ledger, version) if one.public in whom.keys]
+    signatures = [one for one in keys.signatures_of(ledger, version) if one.public in whom.keys]
     newest = max(signatures, key=lambda one: one.at, default=None)
     return plans.ServedModel(
         ref=version.ref,

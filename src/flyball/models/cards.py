@@ -22,7 +22,7 @@ from flyball.core.records import (
     Run,
     Snapshot,
 )
-from flyball.models import approvals, timeline, trust
+from flyball.models import approvals, keys, timeline
 from flyball.models.refs import aliases_of, find_model
 from flyball.stats.interval import Interval
 from flyball.stores.metadata import Ledger
@@ -40,7 +40,7 @@ def card(ledger: Ledger, version: ModelVersion) -> str:
         _head(version, model),
         _signature(version),
         _training(ledger, version),
-        _evaluation(version, gate),
+        _evaluation(version, gate, run),
         _made_with(ledger, version, run),
         _people(ledger, version, model),
         _serving(ledger, version),
@@ -115,15 +115,16 @@ def _span(snapshot: Snapshot) -> str:
     return "; ".join(spans[:3])
 
 
-def _evaluation(version: ModelVersion, gate: Report | None) -> str:
-    if not version.metrics and gate is None:
+def _evaluation(version: ModelVersion, gate: Report | None, run: Run | None) -> str:
+    measured = version.metrics or (run.metrics if run is not None else {})
+    if not measured and gate is None:
         return "## Evaluation\n\nNo metrics, and no gate: nothing is known of how well it answers."
     evidence = gate.evidence if gate else {}
     champion = evidence.get("champion_metrics") or {}
-    names = sorted(version.metrics)
+    names = sorted(measured)
     header = ("metric", version.ref) + ((str(evidence.get("champion")),) if champion else ())
     rows = [
-        (name, _number(version.metrics[name])) + ((_number(champion.get(name)),) if champion else ())
+        (name, _number(measured[name])) + ((_number(champion.get(name)),) if champion else ())
         for name in names
     ]
     parts = ["## Evaluation"]
@@ -200,7 +201,7 @@ def _people(ledger: Ledger, version: ModelVersion, model: RegisteredModel | None
         parts.append(_table(("role", "", "by", "at", "note"), rows))
     elif model is not None and model.roles:
         parts.append("Not approved by anyone yet.")
-    signatures = trust.signatures_of(ledger, version)
+    signatures = keys.signatures_of(ledger, version)
     parts += [f"Signed with {_code(one.key_id)} by {one.by}, {_time(one.at)}." for one in signatures]
     return "\n\n".join(parts)
 
@@ -244,6 +245,13 @@ def _limits(ledger: Ledger, version: ModelVersion, gate: Report | None, run: Run
         )
     if facts.get("reason"):
         found.append(f"Served as {version.format}: {facts['reason']}.")
+    if facts.get("foreign"):
+        because = (
+            f"may: {facts['trusted']}" if facts.get("trusted") else "may not: nobody has vouched for them"
+        )
+        found.append(
+            f"Loading it runs what {', '.join(map(_code, facts['foreign'][:5]))} say, which they {because}."
+        )
     if gate is None:
         found.append("It passed no gate.")
     elif not gate.passed:
@@ -265,7 +273,7 @@ def _limits(ledger: Ledger, version: ModelVersion, gate: Report | None, run: Run
     missing = approvals.missing(ledger, version, _first_protected(ledger, version))
     if missing:
         found.append(f"Not approved by {', '.join(missing)}.")
-    if not trust.signatures_of(ledger, version):
+    if not keys.signatures_of(ledger, version):
         found.append("It is not signed.")
     return "## Limits and notes\n\n" + "\n".join(f"- {one}" for one in found) if found else ""
 

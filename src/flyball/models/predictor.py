@@ -11,11 +11,11 @@ from flyball.core.records import ModelVersion, Served
 from flyball.errors import Unavailable
 from flyball.models.formats import decode, is_trusted
 from flyball.models.formats.asking import Ask, column
+from flyball.models.keys import check as check_signature
 from flyball.models.refs import resolve
 from flyball.models.scoring import score
 from flyball.models.signature import Sample, as_array, rows_for
 from flyball.models.signing import Trust
-from flyball.models.trust import check as check_signature
 from flyball.stores.blobs import Blobs
 from flyball.stores.metadata import Ledger
 

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
+
 from flyball.core.events import Event
 from flyball.core.records import Alias, ModelVersion, RegisteredModel
 from flyball.errors import NotFound, nearest
 from flyball.stores.metadata import Ledger, Transaction
 
 Reader = Ledger | Transaction  # both find and list
+_FEW = 10
 STAGES = ("None", "Staging", "Production", "Archived")  # MLflow's; a ref may name one as if it were an alias
+
+
+class Head(msgspec.Struct, frozen=True):
+    """What finding a version among many needs of it; the rest of its record is skipped."""
+
+    name: str
+    number: int
+    family: str = ""
+    stage: str = "None"
+    deleted: bool = False
 
 
 def lineage_name(ref: str) -> str:
@@ -29,10 +44,12 @@ def kin_of(reader: Reader, ref: str) -> str:
 
 def find_model(reader: Reader, name: str) -> RegisteredModel | None:
     """The model that is, or once was, called ``name``, deleted or not; ``None`` when there never was one."""
-    family = family_of(reader, name)
-    found = reader.find("registered_model", family, RegisteredModel)
+    found = reader.find("registered_model", name, RegisteredModel)  # a first name is never another model's
     if found is not None:
         return found
+    family = family_of(reader, name)
+    if family != name:
+        return reader.find("registered_model", family, RegisteredModel)
     older = [one for one in reader.ls("model", ModelVersion, f"{family}@") if one.kin == family]
     if not older:
         return None
@@ -57,12 +74,18 @@ def get_model(reader: Reader, name: str) -> RegisteredModel:
 
 def models(reader: Reader, *, deleted: bool = False) -> list[RegisteredModel]:
     """All models in the order they were made; deleted ones only when asked for."""
-    found = {one.family: one for one in reader.ls("registered_model", RegisteredModel)}
-    for version in reader.ls("model", ModelVersion):
-        if version.kin not in found and (older := find_model(reader, version.kin)) is not None:
-            found[version.kin] = older
-    ordered = sorted(found.values(), key=lambda one: one.created)
+    found = reader.ls("registered_model", RegisteredModel)
+    known = {name for one in found for name in (one.family, one.name, *one.former)}
+    older = dict.fromkeys(key.rpartition("@")[0] for key in _version_keys(reader))
+    found += [one for name in older if name not in known and (one := find_model(reader, name)) is not None]
+    ordered = sorted(found, key=lambda one: one.created)
     return [one for one in ordered if deleted or not one.deleted]
+
+
+def _version_keys(reader: Reader) -> list[str]:
+    if isinstance(reader, Ledger):
+        return reader.keys("model")
+    return [f"{one.name}@{one.number}" for one in reader.ls("model", Head)]
 
 
 def history(ledger: Ledger, model: str, alias: str) -> list[Event]:
@@ -86,6 +109,29 @@ def versions(reader: Reader, model: str, *, deleted: bool = False) -> list[Model
         if one.kin == family and one.name == name and (deleted or not one.deleted)
     ]
     return sorted(found, key=lambda one: one.number)
+
+
+def newest_of_each_stage(reader: Reader, models: Sequence[RegisteredModel]) -> dict[str, list[ModelVersion]]:
+    """By family: the newest version of each stage, stages in the order in which their first version came."""
+    wanted = {one.family for one in models}
+    names = [name for one in models for name in dict.fromkeys([one.family, *one.former, one.name])]
+    prefixes = [f"{name}@" for name in names] if len(names) <= _FEW else [""]  # of many, all are read at once
+    heads = {
+        f"{one.name}@{one.number}": one for prefix in prefixes for one in reader.ls("model", Head, prefix)
+    }
+    newest: dict[str, dict[str, Head]] = {family: {} for family in wanted}
+    for one in sorted(heads.values(), key=lambda one: one.number):
+        family = one.family or one.name
+        if family in wanted and not one.deleted:
+            newest[family][one.stage] = one
+    return {
+        family: [
+            version
+            for one in stages.values()
+            if (version := reader.find("model", f"{one.name}@{one.number}", ModelVersion)) is not None
+        ]
+        for family, stages in newest.items()
+    }
 
 
 def aliases_of(reader: Reader, model: str) -> dict[str, int]:
@@ -134,8 +180,7 @@ def split(reader: Reader, ref: str) -> tuple[str, str]:
 
 def _version(reader: Reader, model: RegisteredModel, wanted: str, deleted: bool) -> ModelVersion | None:
     if wanted in ("", "latest"):
-        known = versions(reader, model.family, deleted=deleted)
-        return known[-1] if known else None
+        return _newest(reader, model, deleted)
     if wanted.isascii() and wanted.isdigit():
         return find_version(reader, model, int(wanted))
     alias = reader.find("alias", f"{model.family}@{wanted}", Alias)
@@ -144,7 +189,18 @@ def _version(reader: Reader, model: RegisteredModel, wanted: str, deleted: bool)
     stage = wanted.capitalize()
     if stage not in STAGES[1:]:
         return None
-    return next((one for one in reversed(versions(reader, model.family)) if one.stage == stage), None)
+    return next(
+        (one for one in newest_of_each_stage(reader, [model])[model.family] if one.stage == stage), None
+    )
+
+
+def _newest(reader: Reader, model: RegisteredModel, deleted: bool) -> ModelVersion | None:
+    """Down from the highest number that was given: the first that is there mostly is the one."""
+    for number in range(model.last, 0, -1):
+        found = find_version(reader, model, number)
+        if found is not None and (deleted or not found.deleted):
+            return found
+    return None
 
 
 def _not_found(reader: Reader, model: RegisteredModel, ref: str, wanted: str) -> NotFound:

@@ -12,10 +12,8 @@ from flyball.core.clock import Clock
 from flyball.core.events import Event
 from flyball.core.records import Decision, Route
 from flyball.errors import NotFound, nearest
-from flyball.models.refs import family_of, versions
+from flyball.models.refs import family_of, find_model, versions
 from flyball.stores.metadata import Ledger
-
-_MOVERS = ("alias.", "model.", "route.")  # kinds of events that move aliases, stages and routes
 
 
 class Pointing(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,15 +45,18 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 def changes(ledger: Ledger, model: str, alias: str = "") -> list[Pointing]:
     """Every change of a model's aliases and stages, oldest first, by whatever made it."""
     family = family_of(ledger, model)
+    record = find_model(ledger, family)
+    names = {family} if record is None else {family, record.name, *record.former}
     refs = {one.number: one.ref for one in versions(ledger, model, deleted=True)}
-    names = {ref: number for number, ref in refs.items()}
+    numbers = {ref: number for number, ref in refs.items()}
     stages: dict[str, str] = {}
     found: list[Pointing] = []
-    for event in _events(ledger, _MOVERS):
+    movers = [("alias.", family), ("route.", ""), *(("model.", name) for name in sorted(names))]
+    for event in _events(ledger, movers):
         for change in event.sets:
             if change.noun == "alias" and change.key.rpartition("@")[0] == family:
                 found.append(_pointing(event, change.key.rpartition("@")[2], change.content, refs))
-            elif change.noun == "model" and change.key in names and change.content is not None:
+            elif change.noun == "model" and change.key in numbers and change.content is not None:
                 stage = change.content.get("stage", "None")
                 if stage != stages.get(change.key, "None"):
                     stages[change.key] = stage
@@ -93,7 +94,7 @@ def served(ledger: Ledger, endpoint: str = "", *, model: str = "") -> list[Serve
     """What every endpoint (or one) has served, oldest first; with ``model`` only where that version took part."""
     found: list[Served] = []
     decisions: dict[str, str] = {}
-    for event in _events(ledger, ("route.",)):
+    for event in _events(ledger, [("route.", endpoint)]):
         for change in event.sets:
             if change.noun == "decision" and change.content is not None:
                 decision = msgspec.convert(change.content, Decision)
@@ -152,6 +153,9 @@ def _next(found: list[Served], place: int, endpoint: str) -> datetime | None:
     return next((one.since for one in found[place + 1 :] if one.endpoint == endpoint), None)
 
 
-def _events(ledger: Ledger, kinds: Iterable[str]) -> list[Event]:
-    found = [event for kind in kinds for event in ledger.events(kind=kind)]
-    return sorted(found, key=lambda event: event.seq)
+def _events(ledger: Ledger, kinds: Iterable[tuple[str, str]]) -> list[Event]:
+    """Events of these kinds whose subject begins so, each once, as they were written."""
+    found = {
+        event.seq: event for kind, subject in kinds for event in ledger.events(kind=kind, subject=subject)
+    }
+    return [found[seq] for seq in sorted(found)]

@@ -10,10 +10,13 @@ from flyball.stores.blobs import Blobs
 
 
 def bytes_of(blobs: Blobs, version: ModelVersion) -> Iterator[tuple[str, str]]:
-    """Each blob of a version, and what is wrong with it ("" for nothing)."""
-    for what, digest in (("bytes", version.artifact), ("native model", version.native)):
-        if digest is None or (what == "native model" and digest == version.artifact):
-            continue
+    """Each blob of a version, files of its folder included, and what is wrong with it ("" for nothing)."""
+    named = {"bytes": version.artifact}
+    if version.native is not None and version.native != version.artifact:
+        named["native model"] = version.native
+    if version.format == "mlmodel":
+        named |= {str(path): str(digest) for path, digest in version.export.get("files", {}).items()}
+    for what, digest in named.items():
         try:
             blobs.get(digest)
         except FlyballError as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from flyball.core.records import Alias, Approval, ModelVersion, RegisteredModel
+from flyball.service.model_files import import_folder, trust
 from flyball.service.verb import CURRENT, verb
 from flyball.service.vouching import (
     approve,
@@ -33,6 +34,7 @@ __all__ = [
     "delete",
     "describe",
     "history",
+    "import_folder",
     "keys_distrust",
     "keys_ls",
     "keys_new",
@@ -47,6 +49,7 @@ __all__ = [
     "sign",
     "stage",
     "tag",
+    "trust",
     "unalias",
     "verify",
     "withdraw",
@@ -116,7 +119,7 @@ def ls(model: str = "", deleted: bool = False, *, ws: Workspace = CURRENT) -> li
 @verb("models show", reads=True)
 def show(ref: str, *, ws: Workspace = CURRENT) -> Shown:
     """Show one version: signature, artifact, training data, gate, aliases, approvals, signatures, and where it serves."""
-    from flyball.models import approvals, catalogue, refs, trust
+    from flyball.models import approvals, catalogue, keys, refs
 
     version = refs.resolve(ws.ledger, ref, deleted=True)
     model = refs.find_model(ws.ledger, version.kin)
@@ -131,7 +134,7 @@ def show(ref: str, *, ws: Workspace = CURRENT) -> Shown:
         missing=approvals.missing(ws.ledger, version, model.protected[0])
         if model and model.protected
         else (),
-        signed_by=tuple(one.key_id for one in trust.signatures_of(ws.ledger, version)),
+        signed_by=tuple(one.key_id for one in keys.signatures_of(ws.ledger, version)),
     )
 
 

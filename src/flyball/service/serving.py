@@ -58,11 +58,11 @@ def deploy(
 def _ready(ws: Workspace, version: ModelVersion) -> None:
     """:class:`Refused` here, where the person stands, for what the workers would refuse: signatures, pickles of strangers."""
     from flyball.heal import traffic
-    from flyball.models import signing, trust
+    from flyball.models import keys, signing
     from flyball.models.mlmodel import prepare
 
     whom = trust_in(ws)
-    trust.check(ws.ledger, version, whom)
+    keys.check(ws.ledger, version, whom)
     if version.format == "mlmodel":
         prepare(ws.ledger, ws.blobs, version, actor=ws.actor)
     if version.format == "elsewhere":
@@ -126,7 +126,7 @@ def publish_plan(ws: Workspace) -> None:
 
 def trust_in(ws: Workspace) -> Trust:
     """Whose signatures of model versions count in this project."""
-    from flyball.models.trust import trust_of
+    from flyball.models.keys import trust_of
 
     settings = ws.config.models
     return trust_of(ws.ledger, settings.trusted, required=settings.require_signature)

@@ -65,10 +65,10 @@ def withdraw(ref: str, *, as_: str, note: str = "", ws: Workspace = CURRENT) -> 
 @verb("models keys new")
 def keys_new(owner: str = "", *, ws: Workspace = CURRENT) -> dict[str, Any]:
     """Make a key that signs model versions, and trust it; the private half stays in .flyball/keys, mode 600."""
-    from flyball.models import signing, trust
+    from flyball.models import keys, signing
 
     public, path = signing.new_key(_folder(ws))
-    key = trust.trust_key(ws.ledger, public, owner=owner or ws.actor, actor=ws.actor)
+    key = keys.trust_key(ws.ledger, public, owner=owner or ws.actor, actor=ws.actor)
     return {"key": key.key_id, "public": public, "private": str(path), "owner": key.owner}
 
 
@@ -96,26 +96,26 @@ def keys_ls(*, ws: Workspace = CURRENT) -> list[dict[str, Any]]:
 @verb("models keys trust")
 def keys_trust(public: str, owner: str = "", *, ws: Workspace = CURRENT) -> TrustedKey:
     """Let the signatures of a public key count; where flyball.toml names keys ([models] trusted), only those do."""
-    from flyball.models import trust
+    from flyball.models import keys
 
-    return trust.trust_key(ws.ledger, public, owner=owner or ws.actor, actor=ws.actor)
+    return keys.trust_key(ws.ledger, public, owner=owner or ws.actor, actor=ws.actor)
 
 
 @verb("models keys distrust")
 def keys_distrust(key: str, *, ws: Workspace = CURRENT) -> TrustedKey:
     """Let the signatures of a key count no longer."""
-    from flyball.models import trust
+    from flyball.models import keys
 
-    return trust.withdraw_key(ws.ledger, key, actor=ws.actor)
+    return keys.withdraw_key(ws.ledger, key, actor=ws.actor)
 
 
 @verb("models sign")
 def sign(ref: str, key: str = "", *, ws: Workspace = CURRENT) -> ModelSignature:
     """Sign a version with the key in .flyball/keys (--key KEY of several), or with the file FLYBALL_SIGNING_KEY names."""
-    from flyball.models import signing, trust
+    from flyball.models import keys, signing
     from flyball.service.serving import publish_plan
 
-    made = trust.sign(ws.ledger, ref, signing.private_key(_folder(ws), key), actor=ws.actor)
+    made = keys.sign(ws.ledger, ref, signing.private_key(_folder(ws), key), actor=ws.actor)
     publish_plan(ws)  # a version that serves already goes on with its signature
     return made
 
@@ -123,7 +123,7 @@ def sign(ref: str, key: str = "", *, ws: Workspace = CURRENT) -> ModelSignature:
 @verb("models verify", reads=True)
 def verify(ref: str, *, ws: Workspace = CURRENT) -> Verified:
     """Recheck a version: its record against the ledger's chain, its bytes, its signature. Exit 1 when anything changed."""
-    from flyball.models import refs, trust
+    from flyball.models import keys, refs
     from flyball.models.verifying import bytes_of
     from flyball.service.serving import trust_in
 
@@ -135,7 +135,7 @@ def verify(ref: str, *, ws: Workspace = CURRENT) -> Verified:
     for what, problem in bytes_of(ws.blobs, version):
         (wrong if problem else checked).append(problem or what)
     try:
-        found = trust.check(ws.ledger, version, trust_in(ws))
+        found = keys.check(ws.ledger, version, trust_in(ws))
     except FlyballError as error:
         wrong.append(error.what)
     else:

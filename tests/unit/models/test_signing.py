@@ -15,7 +15,8 @@ from sklearn.linear_model import LogisticRegression
 from flyball.core.records import Field, ModelSignature, ModelVersion, Served, Signature
 from flyball.errors import Invalid, NotFound, Refused
 from flyball.heal import traffic
-from flyball.models import refs, registry, signing, trust
+from flyball.models import keys as ring
+from flyball.models import refs, registry, signing
 from flyball.models.signing import Trust
 from flyball.serve.metrics import Metrics
 from flyball.serve.serving import NOTHING, load_plan
@@ -91,24 +92,24 @@ def test_a_version_that_was_changed_after_it_was_signed_is_refused(opened, keys,
     ledger, _ = opened
     folder, public, _ = keys
     version = add(ledger)
-    trust.trust_key(ledger, public, owner="ann", actor="a")
-    trust.sign(ledger, "delays@1", signing.private_key(folder), actor="a")
-    assert trust.check(ledger, version) is not None
+    ring.trust_key(ledger, public, owner="ann", actor="a")
+    ring.sign(ledger, "delays@1", signing.private_key(folder), actor="a")
+    assert ring.check(ledger, version) is not None
     changed = msgspec.structs.replace(version, **CHANGES[change])
     with pytest.raises(Refused, match=r"not what k.* has signed"):
-        trust.check(ledger, changed)
+        ring.check(ledger, changed)
 
 
 def test_descriptions_tags_and_stages_may_change_after_signing(opened, keys):
     ledger, _ = opened
     folder, public, _ = keys
     version = add(ledger)
-    trust.trust_key(ledger, public, owner="ann", actor="a")
-    trust.sign(ledger, "delays@1", signing.private_key(folder), actor="a")
+    ring.trust_key(ledger, public, owner="ann", actor="a")
+    ring.sign(ledger, "delays@1", signing.private_key(folder), actor="a")
     said = msgspec.structs.replace(
         version, description="x", tags={"a": "1"}, stage="Production", deleted=True
     )
-    assert trust.check(ledger, said) is not None
+    assert ring.check(ledger, said) is not None
 
 
 def test_a_forged_statement_or_signature_is_refused(opened, keys):
@@ -132,35 +133,35 @@ def test_a_key_that_is_not_trusted_does_not_count_where_a_signature_is_required(
     ledger, _ = opened
     folder, public, _ = keys
     version = add(ledger)
-    trust.sign(ledger, "delays@1", signing.private_key(folder), actor="a")
-    assert trust.check(ledger, version, Trust()) is None
+    ring.sign(ledger, "delays@1", signing.private_key(folder), actor="a")
+    assert ring.check(ledger, version, Trust()) is None
     other, _ = signing.new_key(tmp_path / "other")
     with pytest.raises(Refused, match=r"signed by k.*, which is not trusted"):
-        trust.check(ledger, version, Trust(frozenset({other}), required=True))
-    assert trust.check(ledger, version, Trust(frozenset({public}), required=True)) is not None
+        ring.check(ledger, version, Trust(frozenset({other}), required=True))
+    assert ring.check(ledger, version, Trust(frozenset({public}), required=True)) is not None
 
 
 def test_a_withdrawn_key_counts_no_longer(opened, keys):
     ledger, _ = opened
     folder, public, path = keys
     version = add(ledger)
-    trust.trust_key(ledger, public, owner="ann", actor="a")
-    trust.sign(ledger, "delays@1", signing.private_key(folder), actor="a")
-    required = trust.trust_of(ledger, required=True)
-    assert trust.check(ledger, version, required) is not None
-    trust.withdraw_key(ledger, path.stem, actor="a")
+    ring.trust_key(ledger, public, owner="ann", actor="a")
+    ring.sign(ledger, "delays@1", signing.private_key(folder), actor="a")
+    required = ring.trust_of(ledger, required=True)
+    assert ring.check(ledger, version, required) is not None
+    ring.withdraw_key(ledger, path.stem, actor="a")
     with pytest.raises(Refused, match="not trusted"):
-        trust.check(ledger, version, trust.trust_of(ledger, required=True))
+        ring.check(ledger, version, ring.trust_of(ledger, required=True))
     with pytest.raises(NotFound):
-        trust.withdraw_key(ledger, path.stem, actor="a")
+        ring.withdraw_key(ledger, path.stem, actor="a")
 
 
 def test_keys_named_by_the_project_stand_above_those_of_the_ledger(opened, keys):
     ledger, _ = opened
     _, public, _ = keys
-    trust.trust_key(ledger, public, owner="ann", actor="a")
-    assert trust.trust_of(ledger).keys == {public}
-    assert trust.trust_of(ledger, ["another"]).keys == {"another"}
+    ring.trust_key(ledger, public, owner="ann", actor="a")
+    assert ring.trust_of(ledger).keys == {public}
+    assert ring.trust_of(ledger, ["another"]).keys == {"another"}
 
 
 # --- in a worker ------------------------------------------------------------------------------------------------------
@@ -175,12 +176,12 @@ def served(opened, keys):
     frame = pl.DataFrame({"a": np.linspace(-1, 1, 50), "b": np.linspace(1, -1, 50) ** 2})
     model = LogisticRegression().fit(frame, frame["a"].to_numpy() > 0)
     registry.register(ledger, blobs, "delays", model, sample=frame, actor="a")
-    trust.trust_key(ledger, public, owner="ann", actor="a")
-    trust.sign(ledger, "delays@1", signing.private_key(folder), actor="a")
+    ring.trust_key(ledger, public, owner="ann", actor="a")
+    ring.sign(ledger, "delays@1", signing.private_key(folder), actor="a")
     serve(ledger, clock, "delays@1")
 
     def load(**changed):
-        whom = trust.trust_of(ledger, required=True)
+        whom = ring.trust_of(ledger, required=True)
         plan = traffic.plan_of(ledger, blobs=blobs.url, online="", whom=whom)
         endpoint = plan.endpoints["delays"]
         model = msgspec.structs.replace(endpoint.models["delays@1"], **changed.pop("model", {}))
@@ -243,14 +244,14 @@ def test_what_a_folder_was_found_to_serve_as_is_signed_with_it(opened, keys):
     with ledger.transaction() as tx:
         tx.append("model.prepared", version.ref, actor="a", sets=[("model", version.ref, changed)])
     whom = Trust(frozenset({public}), required=True)
-    trust.sign(ledger, "delays@1", signing.private_key(folder), actor="a")
+    ring.sign(ledger, "delays@1", signing.private_key(folder), actor="a")
     with ledger.transaction() as tx:
         tx.append("model.prepared", version.ref, actor="a", sets=[("served", version.ref, as_served)])
     model = traffic.served_model(ledger, ledger.get("model", "delays@1", ModelVersion), whom)
     with pytest.raises(Refused, match="sign it again") as caught:
         signing.verify_served(model, keys=(public,), required=True)
     assert "not what was signed" in caught.value.what
-    trust.sign(ledger, "delays@1", signing.private_key(folder), actor="a")
+    ring.sign(ledger, "delays@1", signing.private_key(folder), actor="a")
     model = traffic.served_model(ledger, ledger.get("model", "delays@1", ModelVersion), whom)
     signing.verify_served(model, keys=(public,), required=True)
 
@@ -285,6 +286,6 @@ def test_a_signature_is_kept_as_a_record_that_reads_back(opened, keys):
     ledger, _ = opened
     folder, _, _ = keys
     add(ledger)
-    made = trust.sign(ledger, "delays@1", signing.private_key(folder), actor="person:ann")
+    made = ring.sign(ledger, "delays@1", signing.private_key(folder), actor="person:ann")
     assert ledger.ls("signature", ModelSignature) == [made]
     assert made.by == "person:ann"

@@ -22,7 +22,7 @@ from flyball.compat.mlflow.wire import (
     page,
 )
 from flyball.core.clock import to_us
-from flyball.core.records import ModelVersion, RegisteredModel
+from flyball.core.records import Alias, ModelVersion, RegisteredModel
 from flyball.errors import Conflict, Invalid, NotFound
 from flyball.models import catalogue, refs, registry
 from flyball.track.query import MODEL_VERSION, REGISTERED_MODEL, matches, parse, parse_order
@@ -37,6 +37,7 @@ MOST_MODELS, MOST_VERSIONS = 1000, 200_000
 _ALIAS = re.compile(r"^[\w\-]*$")
 _NUMBERED = re.compile(r"^[vV]?\d+$")
 _PROMPT = "mlflow.prompt.is_prompt"
+_FEW = 10
 _BECAUSE = "through MLflow's client"
 
 
@@ -197,7 +198,7 @@ def _search(ws: Workspace, asked: _Search) -> dict[str, Any]:
     found = _sorted(found, orders, _MODEL_KEYS, (("name", False),))
     rows, token = page(found, most, asked.page_token)
     return {
-        "registered_models": [_model(ws, one) for one in rows],
+        "registered_models": _models(ws, rows),
         **({"next_page_token": token} if token else {}),
     }
 
@@ -205,7 +206,8 @@ def _search(ws: Workspace, asked: _Search) -> dict[str, Any]:
 def _latest(ws: Workspace, asked: _Latest) -> dict[str, Any]:
     model = named(ws, asked.name)
     stages = {_stage(one) for one in asked.stages or refs.STAGES}
-    found = [one for one in _latest_of(refs.versions(ws.ledger, model.family)) if one.stage in stages]
+    newest = refs.newest_of_each_stage(ws.ledger, [model])[model.family]
+    found = [one for one in newest if one.stage in stages]
     pointing = refs.aliases_of(ws.ledger, model.family)
     return {"model_versions": [version(model, one, pointing) for one in found]}
 
@@ -335,13 +337,12 @@ def _search_versions(ws: Workspace, asked: _Search) -> dict[str, Any]:
     )
     found = [
         (model, one)
-        for model in ([] if wanted is None else _models_of(ws, wanted))
-        for one in refs.versions(ws.ledger, model.family)
+        for model, one in ([] if wanted is None else _versions_of(ws, wanted))
         if wanted is not None and matches(wanted, _values_of_version(model, one))
     ]
     found = _sorted(found, orders, _VERSION_KEYS, (("name", False), ("version_number", True)))
     rows, token = page(found, most, asked.page_token)
-    pointing = {model.family: refs.aliases_of(ws.ledger, model.family) for model, _ in rows}
+    pointing = _pointing(ws, {model.family for model, _ in rows})
     return {
         "model_versions": [version(model, one, pointing[model.family]) for model, one in rows],
         **({"next_page_token": token} if token else {}),
@@ -395,26 +396,28 @@ def _told(ws: Workspace, model: RegisteredModel, one: ModelVersion) -> dict[str,
 
 
 def _model(ws: Workspace, model: RegisteredModel) -> dict[str, Any]:
-    pointing = refs.aliases_of(ws.ledger, model.family)
-    return {
-        "name": model.name,
-        "creation_timestamp": to_us(model.created) // 1000,
-        "last_updated_timestamp": to_us(model.updated) // 1000,
-        "description": model.description,
-        "latest_versions": [
-            version(model, one, pointing) for one in _latest_of(refs.versions(ws.ledger, model.family))
-        ],
-        "tags": [{"key": key, "value": value} for key, value in model.tags.items()],
-        "aliases": [{"alias": name, "version": str(number)} for name, number in sorted(pointing.items())],
-    }
+    return _models(ws, [model])[0]
 
 
-def _latest_of(known: Sequence[ModelVersion]) -> list[ModelVersion]:
-    """The newest version of each stage."""
-    newest: dict[str, ModelVersion] = {}
-    for one in known:
-        newest[one.stage] = one
-    return list(newest.values())
+def _models(ws: Workspace, models: Sequence[RegisteredModel]) -> list[dict[str, Any]]:
+    """Models as MLflow's client reads them, each with the newest version of each stage."""
+    pointing = _pointing(ws, {one.family for one in models})
+    newest = refs.newest_of_each_stage(ws.ledger, models)
+    return [
+        {
+            "name": one.name,
+            "creation_timestamp": to_us(one.created) // 1000,
+            "last_updated_timestamp": to_us(one.updated) // 1000,
+            "description": one.description,
+            "latest_versions": [version(one, latest, pointing[one.family]) for latest in newest[one.family]],
+            "tags": [{"key": key, "value": value} for key, value in one.tags.items()],
+            "aliases": [
+                {"alias": name, "version": str(number)}
+                for name, number in sorted(pointing[one.family].items())
+            ],
+        }
+        for one in models
+    ]
 
 
 # --- what is asked ----------------------------------------------------------------------------------------------------
@@ -519,15 +522,31 @@ def _expression(text: str, names: Any, attributes: set[str]) -> Expression | Non
     return All(tuple(kept))
 
 
-def _models_of(ws: Workspace, wanted: Expression) -> list[RegisteredModel]:
-    """The models that a filter can mean: one, when it names one (which it mostly does)."""
+def _versions_of(ws: Workspace, wanted: Expression) -> list[tuple[RegisteredModel, ModelVersion]]:
+    """The versions that a filter can mean: of one model, when it names one (which it mostly does)."""
     for one in wanted.of if isinstance(wanted, All) else (wanted,):
         if isinstance(one, Compare) and (one.kind, one.name, one.op) == ("attribute", "name", "="):
             try:
-                return [catalogue.named(ws.ledger, str(one.value))]
+                model = catalogue.named(ws.ledger, str(one.value))
             except NotFound:
                 return []
-    return refs.models(ws.ledger)
+            return [(model, version) for version in refs.versions(ws.ledger, model.family)]
+    models = {model.family: model for model in refs.models(ws.ledger)}
+    return [
+        (models[version.kin], version)
+        for version in ws.ledger.ls("model", ModelVersion)
+        if version.kin in models and not version.deleted
+    ]
+
+
+def _pointing(ws: Workspace, families: set[str]) -> dict[str, dict[str, int]]:
+    """Where the aliases of these models point; of many, all aliases are read at once."""
+    if len(families) <= _FEW:
+        return {family: refs.aliases_of(ws.ledger, family) for family in families}
+    found: dict[str, dict[str, int]] = {family: {} for family in families}
+    for alias in ws.ledger.ls("alias", Alias):
+        found.setdefault(alias.model, {})[alias.alias] = alias.number
+    return found
 
 
 def _values_of_model(one: RegisteredModel) -> Callable[[str, str], Any]:
