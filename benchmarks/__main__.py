@@ -11,7 +11,7 @@ from importlib import import_module
 from benchmarks.measure import show
 from flyball.errors import FlyballError
 
-NAMES = ("imports", "features", "serving", "ledger", "eprocess", "size")
+NAMES = ("imports", "features", "serving", "ledger", "eprocess", "size", "versions_mlflow")
 
 
 def main() -> int:

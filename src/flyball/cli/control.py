@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from flyball.api import LOOPBACK
 from flyball.api import routes as api_routes
-from flyball.compat.mlflow import failed, is_mlflow
+from flyball.compat.mlflow import failed, is_mlflow, no_endpoint
 from flyball.compat.mlflow import routes as mlflow_routes
 from flyball.console import routes as console_routes
 from flyball.errors import FlyballError, Internal, Invalid, NotFound, Refused
@@ -91,6 +91,8 @@ def _name(address: str) -> str:
 async def _not_served(request: Request, error: Exception) -> Response:
     """Starlette's own refusals (no such path, not by this method) in the shape of the face that was asked."""
     path = request.url.path
+    if is_mlflow(path):
+        return failed(no_endpoint(f"There is no {request.method} {path}."))
     if isinstance(error, HTTPException) and error.status_code == 405:
         methods = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
         return _answer(path, NotSupported(f"{request.method} {path} is not offered", f"use {methods}"))

@@ -71,7 +71,8 @@ def code(answer: tuple[int, dict[str, str], bytes]) -> tuple[int, str]:
         ("POST", "/api/2.0/mlflow/runs/fly", (404, "ENDPOINT_NOT_FOUND")),
         ("GET", "/api/2.0/mlflow/runs/create", (404, "ENDPOINT_NOT_FOUND")),
         ("GET", "/api/2.0/mlflow/", (501, "NOT_IMPLEMENTED")),
-        ("PATCH", "/api/2.0/mlflow-artifacts/artifacts/a", (400, "INVALID_PARAMETER_VALUE")),
+        ("PATCH", "/api/2.0/mlflow-artifacts/artifacts/a", (404, "ENDPOINT_NOT_FOUND")),
+        ("GET", "/api/2.0/mlflow-artifacts/nothing", (404, "ENDPOINT_NOT_FOUND")),
     ],
 )
 def test_what_is_not_offered_says_so_in_mlflows_shape(

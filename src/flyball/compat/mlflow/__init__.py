@@ -21,7 +21,7 @@ from flyball.compat.mlflow.wire import Call, MlflowError, Nothing, failed, serve
 if TYPE_CHECKING:
     from flyball.service import Workspace
 
-__all__ = ["VERSION", "failed", "is_mlflow", "routes"]
+__all__ = ["VERSION", "failed", "is_mlflow", "no_endpoint", "routes"]
 
 VERSION = "3.17.2"  # of the client whose calls we answer; it asks /version before it uses newer ones
 # The first word of a path -> the modules whose `CALLS` answer it. They are imported when it is first asked for: a
@@ -126,6 +126,11 @@ def _table(group: str) -> _Table:
     return _Table([call for call in calls if call.path.partition("/")[0] == group])
 
 
+def no_endpoint(what: str) -> MlflowError:
+    """``ENDPOINT_NOT_FOUND``, 404."""
+    return MlflowError("ENDPOINT_NOT_FOUND", what)
+
+
 class _Table:
     """Calls by method and path: one look into a dict, and a walk over those with a name in their path."""
 
@@ -149,14 +154,10 @@ class _Table:
         """Why there is nothing here: another method, a part of MLflow that is not offered, or no such route."""
         others = [one for one in _METHODS if self.find(one, path) is not None]
         if others:
-            return MlflowError(
-                "ENDPOINT_NOT_FOUND", f"/mlflow/{path} answers {', '.join(others)}, not {method}."
-            )
+            return no_endpoint(f"/mlflow/{path} answers {', '.join(others)}, not {method}.")
         group = path.partition("/")[0]
         if group in _PARTS:
-            return MlflowError(
-                "ENDPOINT_NOT_FOUND", f"There is no {method} /mlflow/{path} in MLflow's REST API."
-            )
+            return no_endpoint(f"There is no {method} /mlflow/{path} in MLflow's REST API.")
         return MlflowError(
             "NOT_IMPLEMENTED",
             f"Flyball does not offer MLflow's {group or 'root'} ({method} /mlflow/{path}): it has experiments, runs, "

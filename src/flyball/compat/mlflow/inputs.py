@@ -77,6 +77,8 @@ def inputs_and_outputs(ws: Workspace, tags: Mapping[str, str]) -> tuple[dict[str
             models.append({"model_id": name.removeprefix(MODEL_IN)})
         elif name.startswith(MODEL_OUT):
             made.append({"model_id": name.removeprefix(MODEL_OUT), "step": int(text or 0)})
+    if not (fed or models or made):
+        return {}, {}
     datasets = [
         {
             "dataset": described(ws, one.content),

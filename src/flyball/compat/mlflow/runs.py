@@ -355,8 +355,10 @@ def _log_batch(ws: Workspace, asked: _LogBatch) -> dict[str, Any]:
     _named("metrics", asked.metrics)
     _named("params", asked.params)
     _named("tags", asked.tags)
+    checked: set[str] = set()  # a batch has a thousand values of a few names
     for place, metric in enumerate(asked.metrics):
-        limits.metric(metric.key, metric.timestamp, f"metrics[{place}]")
+        if metric.key not in checked or metric.timestamp < 0:
+            checked.add(limits.metric(metric.key, metric.timestamp, f"metrics[{place}]"))
     params = [limits.param(one.key, one.value, f"params[{place}]") for place, one in enumerate(asked.params)]
     tags = [limits.tag(one.key, one.value, f"tags[{place}]") for place, one in enumerate(asked.tags)]
     limits.batch(asked.metrics, asked.params, asked.tags)
