@@ -23,6 +23,7 @@ SHOWN_ONE_BY_ONE = (
 _decode = msgspec.json.Decoder().decode
 _USUAL = (("deleted", False), ("forgotten", False), ("stage", "None"), ("lifecycle", "active"))
 _ID = re.compile(r"(?:run|rep|dec|inc)_[0-9a-z]{26}")
+_ANY_ID = re.compile(r"(?:run|rep|dec|inc)_[0-9A-Za-z]+")  # where only an id can stand
 _REF = re.compile(r"[^\s@:/#]+@[0-9]+")
 
 
@@ -143,7 +144,7 @@ def _rows(record: dict[str, Any], field: str) -> list[dict[str, Any]]:
 
 
 def _id(value: Any) -> str:
-    return value if isinstance(value, str) and _ID.fullmatch(value) else ""
+    return value if isinstance(value, str) and _ANY_ID.fullmatch(value) else ""
 
 
 def _digest(value: Any) -> str:
