@@ -21,6 +21,7 @@ from flyball.monitor.drift import Baseline, learn
 from flyball.monitor.windows import DayStats, DayTable
 from flyball.pipelines import RunContext, current, step
 from flyball.service.workspace import Workspace
+from flyball.track.runs import current as tracked_run
 
 
 def _digest_of_data(name: str) -> str:
@@ -39,6 +40,8 @@ def use_data(name: str) -> pl.DataFrame:
     context = current()
     if context is not None:
         context.record_input(name.partition("@")[0], found.snapshot.ref)
+    elif (run := tracked_run()) is not None:
+        run.input(found.snapshot.ref, name.partition("@")[0])
     return found.frame()
 
 

@@ -79,7 +79,7 @@ def start(
             tags=tags,
             parent=parent if parent is not None else outer.id if outer is not None else "",
             blobs=ws.blobs,
-            late_code=lambda code: capture_late(code, ws.root, ws.blobs, ws.ledger),
+            late_code=lambda code: capture_late(code, ws.root, ws.blobs, ws.ledger, script=True),
             **msgspec.structs.asdict(captured),
         )
         if system_s is not None:
@@ -105,7 +105,7 @@ def resume(run: str, *, system_s: float | None = None, ws: Workspace | None = No
             run,
             actor=ws.actor,
             blobs=ws.blobs,
-            late_code=lambda code: capture_late(code, ws.root, ws.blobs, ws.ledger),
+            late_code=lambda code: capture_late(code, ws.root, ws.blobs, ws.ledger, script=True),
             **msgspec.structs.asdict(captured),
         )
         if system_s is not None:

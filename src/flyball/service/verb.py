@@ -36,6 +36,7 @@ MODULES = (
     "unused",
     "skew",
     "incidents",
+    "reproduce",
     "backup",
     "restore",
     "gc",

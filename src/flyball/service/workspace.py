@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flyball.stores.online import OnlineStore
     from flyball.stores.predictions import Predictions
 
+FILL_FROM = "FLYBALL_FILL_FROM"  # set while a run is reproduced: the store that its project's blobs came from
 _current: ContextVar[Workspace | None] = ContextVar("workspace", default=None)
 
 
@@ -102,6 +103,10 @@ class Workspace:
     def blobs(self) -> Blobs:
         from flyball.stores.blobs import Blobs
 
+        if origin := os.environ.get(FILL_FROM):
+            from flyball.stores.filling import FillingBlobs
+
+            return FillingBlobs.between(self.blobs_url, origin, state=self.state)
         return Blobs.open(self.blobs_url, state=self.state)
 
     @cached_property

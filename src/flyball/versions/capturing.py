@@ -53,7 +53,7 @@ def capture(
     """
     root = root.resolve()
     records: dict[str, Any] = {
-        "code": _code(root, blobs),
+        "code": _code(root, blobs, script),
         "environment": environment.capture(),
         "hardware": hardware.capture(),
     }
@@ -70,7 +70,7 @@ def capture(
     )
 
 
-def capture_late(code_digest: str, root: Path, blobs: Blobs, ledger: Ledger) -> str:
+def capture_late(code_digest: str, root: Path, blobs: Blobs, ledger: Ledger, *, script: bool = False) -> str:
     """The code of a run that ends: its digest, with what the run imported since it began (mostly nothing)."""
     root = root.resolve()
     modules = imported.count()
@@ -80,7 +80,7 @@ def capture_late(code_digest: str, root: Path, blobs: Blobs, ledger: Ledger) -> 
         before = ledger.find("code", code_digest, Code)
         if before is None:
             return code_digest
-        after = code.with_late(before, root, blobs)
+        after = code.with_late(before, root, blobs, script=script)
         _keep(ledger, {"code": after})
     except (FlyballError, OSError):  # the run has ended well; what it began with is kept
         log.warning("late imports not captured", extra={"code": code_digest}, exc_info=True)
@@ -98,18 +98,18 @@ class _Seen(msgspec.Struct, frozen=True):
     code: Code
 
 
-_codes: WeakKeyDictionary[Blobs, dict[Path, _Seen]] = WeakKeyDictionary()
+_codes: WeakKeyDictionary[Blobs, dict[tuple[Path, bool], _Seen]] = WeakKeyDictionary()
 
 
-def _code(root: Path, blobs: Blobs) -> Code:
+def _code(root: Path, blobs: Blobs, script: bool) -> Code:
     seen = _codes.setdefault(blobs, {})
-    before = seen.get(root)
+    before = seen.get((root, script))
     now = time.monotonic()
     if before is not None and now - before.at < FRESH_S and before.mark == _mark(root):
         return before.code
     mark = _mark(root)
-    found = code.look(root, blobs)
-    seen[root] = _Seen(now, mark, found)
+    found = code.look(root, blobs, script=script)
+    seen[root, script] = _Seen(now, mark, found)
     _modules_at[found.digest] = imported.count()
     return found
 

@@ -47,19 +47,19 @@ def capture(root: Path, blobs: Blobs, ledger: Ledger) -> Code:
     return code
 
 
-def look(root: Path, blobs: Blobs) -> Code:
+def look(root: Path, blobs: Blobs, *, script: bool = True) -> Code:
     """The same, without writing the record."""
     root = root.resolve()
-    loaded = imported.look(root)
+    loaded = imported.look(root, script=script)
     keeper = _Keeper(root, blobs)
     code = _from_git(root, loaded, keeper) or _from_sources(root, loaded, keeper)
     return _sealed(_with_foreign(code, loaded, keeper), keeper)
 
 
-def with_late(code: Code, root: Path, blobs: Blobs) -> Code:
+def with_late(code: Code, root: Path, blobs: Blobs, *, script: bool = True) -> Code:
     """The code of a run that ends now: with what was imported since it began. Asks git only about new files."""
     root = root.resolve()
-    loaded = imported.look(root)
+    loaded = imported.look(root, script=script)
     known = {one.path for one in (*code.sources, *code.outside)}
     inside = [name for name in loaded.inside if name not in known]
     keeper = _Keeper(root, blobs)

@@ -26,13 +26,16 @@ class Imported(msgspec.Struct, frozen=True):
     outside: dict[str, str]
 
 
-_looked: dict[Path, tuple[int, Imported]] = {}
+_looked: dict[tuple[Path, bool], tuple[int, Imported]] = {}
 
 
-def look(root: Path) -> Imported:
-    """What has been imported until now; 2 ms for two thousand modules, and nothing until another is imported."""
+def look(root: Path, *, script: bool = True) -> Imported:
+    """What has been imported until now; 2 ms for two thousand modules, and nothing until another is imported.
+
+    The program's main file counts when the run is this ``script``; a pipeline is the same whoever starts it.
+    """
     count = len(sys.modules)
-    before = _looked.get(root)
+    before = _looked.get((root, script))
     if before is not None and before[0] == count:
         return before[1]
     inside: set[str] = set()
@@ -40,19 +43,21 @@ def look(root: Path) -> Imported:
     top = str(root) + os.sep
     moved = _moved(root)
     ignored = _installed_prefixes()
-    for module in list(sys.modules.values()):
+    for name, module in list(sys.modules.items()):
+        if name in ("__main__", "__mp_main__") and not script:
+            continue
         file = _file_of(module)
         if not file or file.startswith(ignored) or any(part in file for part in _LIBRARY):
             continue
         file = _real(file)
-        if moved and (name := _before_it_moved(file, moved)):
-            outside[name] = file
+        if moved and (original := _before_it_moved(file, moved)):
+            outside[original] = file
         elif file.startswith(top):
             inside.add(file[len(top) :].replace(os.sep, "/"))
         elif file and not file.startswith(ignored):
             outside[from_root(Path(file), root)] = file
     found = Imported(tuple(sorted(inside)), outside)
-    _looked[root] = (count, found)
+    _looked[root, script] = (count, found)
     return found
 
 
