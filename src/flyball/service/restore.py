@@ -19,10 +19,8 @@ import msgspec
 from flyball.core.config import FILE
 from flyball.errors import Conflict, Invalid, Unavailable
 from flyball.service.backup import BackupHead, head_of
-from flyball.service.moving import copy_missing_blobs
 from flyball.service.verb import verb
 from flyball.service.workspace import Workspace
-from flyball.stores.archive import FIRST
 
 _STAGED = ".flyball.restoring"
 _PARTS = ("up", "serve", "console", "govern")
@@ -164,7 +162,7 @@ class _Staged:
             )
 
     def _write(self, name: str, size: int, pieces: Iterator[bytes]) -> None:
-        if name == FIRST:
+        if name == "flyball-backup.json":
             return
         if name.startswith("blobs/"):
             hexadecimal = name.removeprefix("blobs/")
@@ -201,6 +199,7 @@ class _Staged:
 
     def put_elsewhere(self, ws: Workspace, force: bool) -> list[str]:
         """What the settings keep outside of ``.flyball/``: blobs are added, tables exchanged, the ledger in one transaction."""
+        from flyball.service.moving import copy_missing_blobs
         from flyball.stores.blobs import Blobs
 
         notes: list[str] = []

@@ -63,7 +63,7 @@ class Writer:
         with _writable(self.path):
             handle = os.open(self.staged, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
             self._file = os.fdopen(handle, "w+b")
-            self._tar = tarfile.open(
+            self._tar = tarfile.TarFile(
                 fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT, copybufsize=_PIECE
             )
         return self
