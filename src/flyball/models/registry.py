@@ -93,10 +93,8 @@ def register(
     The same node of the same run registering again gets the version it made before. ``training`` maps a role to a
     snapshot's ref or a digest.
     """
-    _check_name(name)
     aliases = tuple(aliases)
-    for alias in aliases:
-        _check_alias(alias)
+    check_names(name, aliases)
     once = f"{name}/{run}/{node or ''}" if run else None
     if once and (made := ledger.find("registration", once, str)):
         return ledger.get("model", made, ModelVersion)
@@ -292,6 +290,13 @@ def _found(tx: Transaction, ref: str) -> ModelVersion:
     if version is None:
         raise Conflict(f"{ref} was registered and is gone", "was another ledger put in its place?")
     return version
+
+
+def check_names(name: str, aliases: Iterable[str] = ()) -> None:
+    """:class:`Invalid` for a name that no model, or an alias that no version, can have."""
+    _check_name(name)
+    for alias in aliases:
+        _check_alias(alias)
 
 
 def _check_name(name: str) -> None:

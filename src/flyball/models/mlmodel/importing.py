@@ -40,6 +40,8 @@ def import_folder(
     when the version is loaded (who vouches for them); without it they stay refused until :func:`trust` is called.
     ``fields`` are those of :class:`ModelVersion`, such as ``run``, ``note``, ``tags``, ``source``.
     """
+    aliases = tuple(aliases)
+    registry.check_names(name, aliases)
     draft = draft_of(blobs, name, files, trust=trust, **fields)
     return registry.add(ledger, draft, actor=actor, aliases=aliases, once=once)
 
