@@ -41,7 +41,10 @@ class History(Protocol):
 
 
 class Governor:
-    """Keeps one endpoint well. ``tell`` is called with every decision, once it has been carried out."""
+    """Keeps one endpoint well. ``tell`` is called with every decision, once it has been carried out.
+
+    ``refused`` says why workers would not load a version, or "".
+    """
 
     def __init__(
         self,
@@ -52,6 +55,7 @@ class Governor:
         history: History | None = None,
         *,
         tell: Callable[[Decision], None] | None = None,
+        refused: Callable[[str], str] | None = None,
         background: bool = False,
     ) -> None:
         self.ledger = ledger
@@ -60,6 +64,7 @@ class Governor:
         self._tail = Tail(log_dir)
         self._history = history
         self._tell = tell or (lambda _decision: None)
+        self._refused = refused or (lambda _ref: "")
         self._trial: Trial | None = None
         self._kept: list[
             Record
@@ -99,6 +104,7 @@ class Governor:
             self._try(route, [*kept, *new], now)
         else:
             self._trial = None
+            consent.forget(self.ledger, at=now, actor=acts.GOVERNOR)
             self._let_in(route, now)
         self._look_at_champion(now)
 
@@ -177,6 +183,9 @@ class Governor:
             return
         gate = self.ledger.get("report", version.gate, Report)
         if not gate.passed:
+            return
+        why = self._refused(version.ref)
+        if consent.stays_out(self.ledger, version.ref, why, at=now, actor=acts.GOVERNOR):
             return
         share = self.policy.canary.ramp[0]
         self._decide(

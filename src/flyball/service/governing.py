@@ -92,10 +92,20 @@ def governor_of(
     """The governor of this workspace, by its policy; ``background`` trains in a thread beside the looking."""
     from flyball.heal.governor import Governor
     from flyball.heal.policy import load_policy
+    from flyball.service.serving import refusal_of
 
     policy = load_policy(ws.settings.path(ws.config.govern.policy))
     hands = WorkspaceHands(ws, wait_s)
-    return Governor(ws.ledger, policy, hands, ws.log_dir, ws.predictions, tell=tell, background=background)
+    return Governor(
+        ws.ledger,
+        policy,
+        hands,
+        ws.log_dir,
+        ws.predictions,
+        tell=tell,
+        refused=lambda ref: refusal_of(ws, ref),
+        background=background,
+    )
 
 
 def govern(ws: Workspace, *, once: bool = False) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flyball.core.clock import parse_time
 from flyball.core.records import EndpointSettings, ModelVersion, Route
-from flyball.errors import Invalid
+from flyball.errors import Invalid, Refused
 from flyball.service.verb import CURRENT, verb
 from flyball.service.workspace import Workspace
 
@@ -74,6 +74,17 @@ def _ready(ws: Workspace, version: ModelVersion) -> None:
     signing.verify_served(
         traffic.served_model(ws.ledger, version, whom), keys=tuple(whom.keys), required=whom.required
     )
+
+
+def refusal_of(ws: Workspace, ref: str) -> str:
+    """Why workers would not load a version, or ""."""
+    from flyball.models import registry
+
+    try:
+        _ready(ws, registry.resolve(ws.ledger, ref))
+    except (Refused, Invalid) as error:
+        return error.what
+    return ""
 
 
 def set_route(
@@ -156,13 +167,13 @@ def rollback(
 
     route = traffic.route_of(ws.ledger, endpoint)
     if to:
-        version = registry.resolve(ws.ledger, to)
-        _ready(ws, version)
-        target = version.ref
+        target = registry.resolve(ws.ledger, to).ref
     elif route.candidate is not None:
         target = route.champion
     else:
         target = _champion_before(ws, endpoint, route.champion)
+    if target != route.champion:
+        _ready(ws, registry.resolve(ws.ledger, target, deleted=True))
     new = traffic.champion_only(endpoint, target, at=ws.clock.now(), because=because)
     return set_route(ws, new, "route.rolled_back", expected=route.generation)
 

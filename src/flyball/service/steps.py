@@ -20,6 +20,7 @@ from flyball.models.predictor import load
 from flyball.monitor.drift import Baseline, learn
 from flyball.monitor.windows import DayStats, DayTable
 from flyball.pipelines import RunContext, current, step
+from flyball.service.serving import trust_in
 from flyball.service.workspace import Workspace
 from flyball.track.runs import current as tracked_run
 
@@ -194,7 +195,7 @@ def _champion(
         version = registry.resolve(ws.ledger, against)
     except NotFound:
         return None, None  # the first of its name has nobody to beat
-    return version.ref, load(ws.ledger, ws.blobs, version.ref).predict(rows)
+    return version.ref, load(ws.ledger, ws.blobs, version.ref, trust=trust_in(ws)).predict(rows)
 
 
 def _record(

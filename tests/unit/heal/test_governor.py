@@ -241,3 +241,19 @@ def test_a_proven_candidate_that_nobody_approved_waits_in_its_share_and_says_so_
     assert world.ledger.get("route", "delays", Route).champion == "delays@2"
     (incident,) = world.incidents("unapproved_candidate")
     assert (incident.closed_because, incident.closed is None) == ("approved", False)
+
+
+def test_a_challenger_that_workers_would_refuse_stays_out_and_that_is_said_once(world: World) -> None:
+    why = {"delays@2": "delays@2 is not signed"}
+    world.governor._refused = lambda ref: why.get(ref, "")
+    world.register(2)
+    for _ in range(5):
+        world.day()
+    assert world.decisions() == []
+    (incident,) = world.incidents("unservable_challenger")
+    assert incident.because == "delays@2 is not signed"
+    why.clear()
+    world.day()
+    (incident,) = world.incidents("unservable_challenger")
+    assert incident.closed is not None
+    assert [one.action for one in world.decisions()] == ["canary.start"]

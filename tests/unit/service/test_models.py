@@ -145,6 +145,21 @@ def test_a_project_that_requires_signatures_deploys_nothing_without(
     assert plan.trusted_keys == (made["public"],)
 
 
+def test_going_back_to_what_workers_would_refuse_is_refused_where_the_person_stands(
+    say: Any, tmp_path: Path
+) -> None:
+    say("deploy", "delays@1", "--endpoint", "delays")
+    made = say("models", "keys", "new")
+    say("models", "sign", "delays@2")
+    say("deploy", "delays@2", "--endpoint", "delays")
+    (tmp_path / "flyball.toml").write_text(
+        f'[models]\nrequire_signature = true\ntrusted = ["{made["public"]}"]\n'
+    )
+    assert "delays@1 is not signed" in say("rollback", "delays", code=1)
+    say("models", "sign", "delays@1")
+    assert say("rollback", "delays")["arms"][0]["model"] == "delays@1"
+
+
 def test_a_card_is_written_to_a_file(say: Any, tmp_path: Path) -> None:
     say("models", "describe", "delays", "Will a flight be late?")
     say("models", "tag", "delays@1", "--tags", "team=ops")
