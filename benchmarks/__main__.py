@@ -11,7 +11,7 @@ from importlib import import_module
 from benchmarks.measure import show
 from flyball.errors import FlyballError
 
-NAMES = ("imports", "features", "serving", "ledger", "eprocess", "size", "versions_mlflow")
+NAMES = ("imports", "features", "serving", "ledger", "eprocess", "size", "versions_mlflow", "versions_data")
 
 
 def main() -> int:
