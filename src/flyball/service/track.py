@@ -11,8 +11,8 @@ from flyball.errors import Invalid
 from flyball.service.runs import search
 from flyball.service.workspace import Workspace
 from flyball.track import runs
-from flyball.track.autolog import Autolog, fit
 from flyball.track.boosting import lightgbm_callback, xgboost_callback
+from flyball.track.estimators import Autolog, fit
 from flyball.track.runs import ActiveRun, Starting, current, log_metric, log_param
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ __all__ = [
     "log_param",
     "resume",
     "search",
+    "seed",
     "start",
     "sweep",
     "xgboost_callback",
@@ -113,6 +114,13 @@ def resume(run: str, *, system_s: float | None = None, ws: Workspace | None = No
         return active
 
     return Starting(begin)
+
+
+def seed(value: int) -> int:
+    """Seed ``random``, and NumPy and PyTorch where they are loaded; runs that begin from here on say so."""
+    from flyball.versions.seeds import seed as set_seed
+
+    return set_seed(value)
 
 
 def history(run: str, metric: str, *, points: int | None = None, ws: Workspace | None = None) -> Any:

@@ -74,3 +74,43 @@ def test_pyproject_is_read_too(tmp_path: Path) -> None:
 def test_no_project_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="flyball init"):
         load(tmp_path)
+
+
+def test_the_environment_lies_over_the_file_and_the_command_line_over_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = project(tmp_path, "[serve]\nport = 1\nworkers = 3\n")
+    monkeypatch.setenv("FLYBALL_SERVE__PORT", "2")
+    monkeypatch.setenv("FLYBALL_PROJECT__DEFINITIONS", "a.py, b.py")
+    monkeypatch.setenv("FLYBALL_ACTOR", "ann")  # no setting: it has no table
+    found = load(root)
+    assert (found.config.serve.port, found.config.serve.workers) == (2, 3)
+    assert found.config.project.definitions == ("a.py", "b.py")
+    assert found.origins["serve.port"] == "FLYBALL_SERVE__PORT"
+    given = load(root, given={"serve.port": "4", "govern.every_s": "2.5"})
+    assert (given.config.serve.port, given.config.govern.every_s) == (4, 2.5)
+    assert given.origins["serve.port"] == "--set"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("FLYBALL_SERVE__PROT", "1", r"FLYBALL_SERVE__PROT names an unknown setting[\s\S]*serve.port"),
+        ("FLYBALL_SERVE__PORT", "many", r"FLYBALL_SERVE__PORT: serve.port: Expected `int`"),
+    ],
+)
+def test_a_mistake_in_the_environment_names_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, message: str
+) -> None:
+    monkeypatch.setenv(name, text)
+    with pytest.raises(Invalid, match=message):
+        load(project(tmp_path, ""))
+
+
+def test_every_setting_is_listed_with_its_origin_and_without_secrets(tmp_path: Path) -> None:
+    found = load(project(tmp_path, '[stores]\nmetadata = "postgresql://me:hunter2@db/flyball"\n'))
+    items = {one.name: one for one in found.items()}
+    assert items["stores.metadata"].value == "postgresql://me:***@db/flyball"
+    assert items["stores.metadata"].origin == "flyball.toml"
+    assert items["serve.port"].origin == "default"
+    assert found.config.stores.metadata.endswith("hunter2@db/flyball")  # who opens it has the whole
