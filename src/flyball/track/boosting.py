@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flyball.errors import Unavailable
-from flyball.track import runs
+from flyball.track.runs import current
 
 if TYPE_CHECKING:
     from flyball.track.runs import ActiveRun
@@ -29,7 +29,7 @@ def xgboost_callback(run: ActiveRun | None = None) -> Any:
         """Notes each round in a run."""
 
         def after_iteration(self, model: Any, epoch: int, evals_log: Mapping[str, Any]) -> bool:
-            target = run or runs.current()
+            target = run or current()
             if target is not None:
                 target.metrics(
                     {
@@ -42,7 +42,7 @@ def xgboost_callback(run: ActiveRun | None = None) -> Any:
             return False
 
         def after_training(self, model: Any) -> Any:
-            target = run or runs.current()
+            target = run or current()
             if target is not None:
                 for name in ("best_iteration", "best_score"):
                     value = model.attr(name) if hasattr(model, "attr") else None
@@ -57,7 +57,7 @@ def lightgbm_callback(run: ActiveRun | None = None) -> Callable[[Any], None]:
     """A callback for ``lightgbm.train`` and ``fit(callbacks=[…])``: its params at first, every metric of every round."""
 
     def track(environment: Any) -> None:
-        target = run or runs.current()
+        target = run or current()
         if target is None:
             return
         if environment.iteration == environment.begin_iteration:

@@ -30,11 +30,12 @@ class Curve(msgspec.Struct, frozen=True):
     values: list[float]
 
 
-class Curves(msgspec.Struct, frozen=True):
-    """Curves to be looked at."""
+class Curves:
+    """Curves to be looked at; as JSON they are the list of them."""
 
-    result: list[Curve]
-    svg: bool = False
+    def __init__(self, result: list[Curve], svg: bool = False) -> None:
+        self.result = result
+        self.svg = svg
 
     def as_text(self) -> str:
         """A line a curve: what it is, its course, from where to where; or the SVG."""

@@ -314,12 +314,7 @@ class ActiveRun:
         """In a child process: lists and thread of its own. What waits in the parent's list the parent writes."""
         self._renew_writer()
         self._sampler = None
-        if (
-            "multiprocessing" in sys.modules
-        ):  # its children skip atexit, so what they measured last would be lost
-            from multiprocessing import util
-
-            util.Finalize(self, self.writer.flush, exitpriority=10)
+        self.writer.in_child = True
 
 
 class Starting:

@@ -11,6 +11,7 @@ and ``del list[:n]`` are each one step of the interpreter.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 import weakref
@@ -61,6 +62,7 @@ class Writer:
         self._attempts = 0
         self._again_at = 0.0
         self.closed = False
+        self.in_child = False  # of a fork, and not yet used there
         # A ledger in memory is one connection, which two threads can't share: the caller writes.
         self._alone = ledger.url in ("sqlite://", "sqlite:///:memory:")
 
@@ -87,6 +89,9 @@ class Writer:
             raise Invalid(f"{self._run} has ended", "log before run.end(), or resume it", run=self._run)
         if self._alone and self.waiting >= _ALONE_AT:
             self.flush()
+        if self.in_child:
+            self.in_child = False
+            _flush_at_exit_of_child(self)
         if self._thread is None and not self._alone:
             self._thread = _Thread.of(self._ledger)
             self._thread.add(self)
@@ -202,6 +207,17 @@ class Writer:
 
     def let_go(self) -> None:
         self._lock.release()
+
+
+def _flush_at_exit_of_child(writer: Writer) -> None:
+    """Children of multiprocessing skip atexit and have an exit of their own.
+
+    Asked for at a child's first value and not when it forks: multiprocessing forgets what was asked for by then.
+    """
+    if "multiprocessing" in sys.modules:
+        from multiprocessing import util
+
+        util.Finalize(writer, writer.flush, exitpriority=10)
 
 
 class _Thread(threading.Thread):

@@ -22,8 +22,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from flyball.errors import FlyballError
-from flyball.track import runs
 from flyball.track.boosting import lightgbm_callback, note_params, xgboost_callback
+from flyball.track.runs import current
 
 if TYPE_CHECKING:
     from flyball.track.runs import ActiveRun
@@ -35,7 +35,7 @@ Opener = Callable[[str], AbstractContextManager["ActiveRun"]]
 
 def fit(estimator: Any, X: Any, y: Any = None, *, score: bool = True, **more: Any) -> Any:
     """``estimator.fit(X, y, **more)``, noted in the current run; returns the estimator."""
-    run = runs.current()
+    run = current()
     if run is None:
         return estimator.fit(X, y, **more) if y is not None else estimator.fit(X, **more)
     given = (X,) if y is None else (X, y)
@@ -108,7 +108,7 @@ class Autolog:
     def _fit(self, estimator: Any, plain: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if _inside.get():
             return plain(estimator, *args, **kwargs)
-        run = runs.current()
+        run = current()
         if run is None and self._opener is None:
             return plain(estimator, *args, **kwargs)
         assert run is not None or self._opener is not None
@@ -122,9 +122,9 @@ class Autolog:
 
         @functools.wraps(plain)
         def train(params: Any, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
-            if _inside.get() or (runs.current() is None and self._opener is None):
+            if _inside.get() or (current() is None and self._opener is None):
                 return plain(params, *args, callbacks=callbacks, **kwargs)
-            run = runs.current()
+            run = current()
             around = nullcontext(run) if run is not None else self._opener(module.__name__)  # type: ignore[misc]
             token = _inside.set(True)
             try:
