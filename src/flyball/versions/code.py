@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from flyball.core.hashing import digest_bytes, digest_of
+from flyball.core.hashing import digest_bytes, digest_file, digest_of
 from flyball.core.records import Checkout, Code, FileEntry
 from flyball.stores.blobs import Blobs
 from flyball.stores.metadata import Ledger
@@ -33,6 +33,7 @@ MOST_BYTES = 8 * 1024 * 1024
 MOST_FILES = 2000
 MOST_NESTED = 16
 MOST_LEFT_OUT = 100
+HASHED_BYTES = 64 * 1024 * 1024  # 20 ms
 WALK_S = 2.0
 _SKIPPED = {"__pycache__", "node_modules", "site-packages", "venv", "build", "dist"}
 _NOT_OURS = ("--", ".", ":(exclude).flyball")
@@ -167,7 +168,7 @@ def _patch(root: Path, answer: git.Answer, keeper: _Keeper) -> str | None:
     for name in changed[0].names:
         size_bytes = _size_of(root / name)
         if size_bytes > MOST_BYTES_PER_FILE:
-            keeper.left_out.append(f"{name}: changed, {_said(size_bytes)}")
+            keeper.left_out.append(f"{name}: changed, {_said(size_bytes)}{_told_apart(root / name)}")
         else:
             small.append(name)
     again = git.ask(root, ("--literal-pathspecs", *git.DIFF, "HEAD", "--", *small)) if small else None
@@ -249,7 +250,7 @@ class _Keeper:
             if size_bytes < 0:
                 continue  # gone, or no file
             if size_bytes > min(MOST_BYTES_PER_FILE, self._budget_bytes) or not self._budget_files:
-                self.left_out.append(f"{name}: {_said(size_bytes)}")
+                self.left_out.append(f"{name}: {_said(size_bytes)}{_told_apart(file)}")
                 continue
             try:
                 data = file.read_bytes()
@@ -292,6 +293,14 @@ def _size_of(file: Path) -> int:
     except OSError:
         return -1
     return status.st_size if file.is_file() else -1
+
+
+def _told_apart(file: Path) -> str:
+    """The beginning of a digest: what is left out still tells two runs apart."""
+    try:
+        return f", {digest_file(file)[:15]}" if file.stat().st_size <= HASHED_BYTES else ""
+    except OSError:
+        return ""
 
 
 def _said(size_bytes: int) -> str:

@@ -83,6 +83,8 @@ def _checkout(commit: str, patch: str | None, top: Path, origin: Path, blobs: Bl
         raise Unavailable("git is not installed, and the run's code is a commit", "install git")
     top.mkdir(parents=True, exist_ok=True)
     _git(top, "init", "-q")
+    (top / ".git/info").mkdir(exist_ok=True)
+    (top / ".git/info/exclude").write_text(".flyball/\n")
     if origin.is_dir() and git.run(origin, "cat-file", "-e", f"{commit}^{{commit}}")[0] == 0:
         serve = "git -c uploadpack.allowAnySHA1InWant=true upload-pack"
         there = git.run(origin, "rev-parse", "--show-toplevel")[1].decode().strip() or str(origin)
