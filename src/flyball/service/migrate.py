@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from flyball.core.redaction import redacted_text
 from flyball.errors import Conflict, Invalid, Refused, Unavailable
 from flyball.service.verb import CURRENT, verb
 from flyball.service.workspace import Workspace
@@ -44,6 +45,7 @@ class Migrated(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     lines: tuple[str, ...]
     written: str = ""  # the file that was changed
+    notes: tuple[str, ...] = ()
 
     def as_text(self) -> str:
         """For people."""
@@ -58,7 +60,8 @@ class Migrated(msgspec.Struct, frozen=True, kw_only=True):
                 f"blobs: {self.blobs} copied ({self.bytes / 2**20:.1f} MiB), {self.blobs_there} were there"
             )
         if self.written:
-            return "\n".join([*lines, f"{self.written} points at the new stores now"])
+            return "\n".join([*lines, f"{self.written} points at the new stores now", *self.notes])
+        lines += self.notes
         return "\n".join(
             [*lines, "now write this into the settings (or run again with --write):", "", *self.lines]
         )
@@ -90,6 +93,12 @@ def migrate(
         bytes=blobs.bytes if blobs else 0,
         lines=lines,
         written=file,
+        notes=tuple(
+            f"stores.{name} holds a secret: better say it without and keep it in the environment "
+            f"(FLYBALL_STORES__{name.upper()}, or the cloud's own names)"
+            for name, url in targets.items()
+            if redacted_text(url) != url
+        ),
     )
 
 

@@ -119,7 +119,7 @@ def doctor(*, ws: Workspace = CURRENT) -> list[dict[str, str]]:
             rows.append({"part": part, "well": "no", "says": f"{error.what}; {error.hint}"})
 
     look("ledger", lambda: f"{len(ws.ledger.keys('model'))} model versions")
-    look("blobs", lambda: ws.blobs.url)
+    look("blobs", lambda: ("b3:" + "0" * 64 in ws.blobs, ws.blobs.url)[1])  # asks the store, not only its URL
     look("online", lambda: (ws.online, ws.online_url)[1])
     look("definitions", lambda: f"{len(ws.definitions.pipelines)} pipelines")
     look("disk", lambda: f"{shutil.disk_usage(ws.root).free / 2**30:.1f} GiB free")
