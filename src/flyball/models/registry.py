@@ -262,6 +262,8 @@ def _edges(version: ModelVersion) -> list[Edge]:
     edges = [Edge(here, version.artifact, "artifact")]
     if version.native and version.native != version.artifact:
         edges.append(Edge(here, version.native, "native"))
+    if version.format == "mlmodel":  # the artifact is a list of files; their bytes count as well
+        edges += [Edge(here, digest, "file") for digest in dict.fromkeys(version.export["files"].values())]
     if version.run:
         edges.append(Edge(here, version.run, "run"))
     for role, source in version.training.items():

@@ -73,6 +73,8 @@ def test_a_folder_is_registered_and_not_unpickled(ledger: Ledger, bring: Bring, 
     assert version.export["foreign"] == ["model.pkl"]
     assert set(version.export["files"]) >= {"MLmodel", "model.pkl", "requirements.txt"}
     assert registry.resolve(ledger, "delays@challenger") == version
+    files = {edge.of for edge in ledger.made_from("model:delays@1") if edge.role == "file"}
+    assert files == set(version.export["files"].values())  # so that explain --verify and gc know them
     assert not (tmp_path / "sprung").exists()
 
 
