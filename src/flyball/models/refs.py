@@ -97,16 +97,16 @@ def history(ledger: Ledger, model: str, alias: str) -> list[Event]:
     return [event for event in ledger.events(kind="alias.set", subject=key) if event.subject == key]
 
 
-def versions(reader: Reader, model: str, *, deleted: bool = False) -> list[ModelVersion]:
+def versions(reader: Reader, model: str | RegisteredModel, *, deleted: bool = False) -> list[ModelVersion]:
     """All versions of a model by number; deleted ones only when asked for."""
-    family = family_of(reader, model)
-    record = reader.find("registered_model", family, RegisteredModel)
-    names = [family] if record is None else dict.fromkeys([family, *record.former, record.name])
+    record = model if isinstance(model, RegisteredModel) else find_model(reader, model)
+    if record is None:
+        return []
     found = [
         one
-        for name in names
+        for name in dict.fromkeys([record.family, *record.former, record.name])
         for one in reader.ls("model", ModelVersion, f"{name}@")
-        if one.kin == family and one.name == name and (deleted or not one.deleted)
+        if one.kin == record.family and one.name == name and (deleted or not one.deleted)
     ]
     return sorted(found, key=lambda one: one.number)
 
@@ -134,9 +134,9 @@ def newest_of_each_stage(reader: Reader, models: Sequence[RegisteredModel]) -> d
     }
 
 
-def aliases_of(reader: Reader, model: str) -> dict[str, int]:
+def aliases_of(reader: Reader, model: str | RegisteredModel) -> dict[str, int]:
     """Where each alias points now."""
-    family = family_of(reader, model)
+    family = model.family if isinstance(model, RegisteredModel) else family_of(reader, model)
     return {one.alias: one.number for one in reader.ls("alias", Alias, f"{family}@") if one.model == family}
 
 
@@ -204,9 +204,9 @@ def _newest(reader: Reader, model: RegisteredModel, deleted: bool) -> ModelVersi
 
 
 def _not_found(reader: Reader, model: RegisteredModel, ref: str, wanted: str) -> NotFound:
-    known, gone = versions(reader, model.family), ""
+    known, gone = versions(reader, model), ""
     if not known:
-        known, gone = versions(reader, model.family, deleted=True), ", all deleted"
+        known, gone = versions(reader, model, deleted=True), ", all deleted"
     if not known:
         return NotFound(f"{model.name} has no versions", "flyball models ls shows what there is", ref=ref)
     numbers = [one.number for one in known]
@@ -215,6 +215,6 @@ def _not_found(reader: Reader, model: RegisteredModel, ref: str, wanted: str) ->
         if len(numbers) > 1 and numbers == list(range(numbers[0], numbers[-1] + 1))
         else f"{'version' if len(numbers) == 1 else 'versions'} {', '.join(map(str, numbers))}"
     )
-    aliases = ", ".join(sorted(aliases_of(reader, model.family))) or "none"
+    aliases = ", ".join(sorted(aliases_of(reader, model))) or "none"
     hint = f"{model.name} has {told}{gone} and aliases {aliases}"
     return NotFound(f"no model version {ref!r}", hint, ref=ref)

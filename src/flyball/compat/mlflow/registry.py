@@ -193,7 +193,7 @@ def _search(ws: Workspace, asked: _Search) -> dict[str, Any]:
     offset_of(asked.page_token)
     wanted = _expression(asked.filter, REGISTERED_MODEL, {"name"})
     orders = _orders(asked.order_by, REGISTERED_MODEL, ("name", "timestamp", "last_updated_timestamp"))
-    known = [] if wanted is None else refs.models(ws.ledger)
+    known = [] if wanted is None else _models_of(ws, wanted)
     found = [one for one in known if wanted is not None and matches(wanted, _values_of_model(one))]
     found = _sorted(found, orders, _MODEL_KEYS, (("name", False),))
     rows, token = page(found, most, asked.page_token)
@@ -208,7 +208,7 @@ def _latest(ws: Workspace, asked: _Latest) -> dict[str, Any]:
     stages = {_stage(one) for one in asked.stages or refs.STAGES}
     newest = refs.newest_of_each_stage(ws.ledger, [model])[model.family]
     found = [one for one in newest if one.stage in stages]
-    pointing = refs.aliases_of(ws.ledger, model.family)
+    pointing = refs.aliases_of(ws.ledger, model)
     return {"model_versions": [version(model, one, pointing) for one in found]}
 
 
@@ -247,7 +247,7 @@ def _delete_alias(ws: Workspace, asked: _AliasName) -> dict[str, Any]:
     check_name(asked.name)
     _alias(asked.alias)
     model = named(ws, asked.name)
-    if asked.alias in refs.aliases_of(ws.ledger, model.family):
+    if asked.alias in refs.aliases_of(ws.ledger, model):
         registry.delete_alias(ws.ledger, model.family, asked.alias, because=_BECAUSE, actor=ws.actor)
     return {}
 
@@ -256,9 +256,9 @@ def _by_alias(ws: Workspace, asked: _AliasName) -> dict[str, Any]:
     check_name(asked.name)
     _alias(asked.alias)
     model = named(ws, asked.name)
-    pointing = refs.aliases_of(ws.ledger, model.family)
+    pointing = refs.aliases_of(ws.ledger, model)
     if asked.alias.lower() == "latest":
-        known = refs.versions(ws.ledger, model.family)
+        known = refs.versions(ws.ledger, model)
         if not known:
             raise does_not_exist(f"Latest version not found for model {asked.name}.")
         return {"model_version": version(model, known[-1], pointing)}
@@ -280,7 +280,7 @@ def _create_version(ws: Workspace, asked: CreateVersion) -> dict[str, Any]:
         raise MlflowError("NOT_IMPLEMENTED", "Flyball does not offer MLflow's prompts.")
     model = named(ws, asked.name)
     made = versions.create(ws, model, asked, tags)
-    return {"model_version": version(named(ws, asked.name), made, refs.aliases_of(ws.ledger, model.family))}
+    return {"model_version": version(named(ws, asked.name), made, refs.aliases_of(ws.ledger, model))}
 
 
 def _get_version(ws: Workspace, asked: _Version) -> dict[str, Any]:
@@ -342,7 +342,7 @@ def _search_versions(ws: Workspace, asked: _Search) -> dict[str, Any]:
     ]
     found = _sorted(found, orders, _VERSION_KEYS, (("name", False), ("version_number", True)))
     rows, token = page(found, most, asked.page_token)
-    pointing = _pointing(ws, {model.family for model, _ in rows})
+    pointing = _pointing(ws, {model.family: model for model, _ in rows})
     return {
         "model_versions": [version(model, one, pointing[model.family]) for model, one in rows],
         **({"next_page_token": token} if token else {}),
@@ -392,7 +392,7 @@ def version(model: RegisteredModel, one: ModelVersion, pointing: dict[str, int])
 
 
 def _told(ws: Workspace, model: RegisteredModel, one: ModelVersion) -> dict[str, Any]:
-    return version(model, one, refs.aliases_of(ws.ledger, model.family))
+    return version(model, one, refs.aliases_of(ws.ledger, model))
 
 
 def _model(ws: Workspace, model: RegisteredModel) -> dict[str, Any]:
@@ -401,7 +401,7 @@ def _model(ws: Workspace, model: RegisteredModel) -> dict[str, Any]:
 
 def _models(ws: Workspace, models: Sequence[RegisteredModel]) -> list[dict[str, Any]]:
     """Models as MLflow's client reads them, each with the newest version of each stage."""
-    pointing = _pointing(ws, {one.family for one in models})
+    pointing = _pointing(ws, {one.family: one for one in models})
     newest = refs.newest_of_each_stage(ws.ledger, models)
     return [
         {
@@ -522,28 +522,32 @@ def _expression(text: str, names: Any, attributes: set[str]) -> Expression | Non
     return All(tuple(kept))
 
 
-def _versions_of(ws: Workspace, wanted: Expression) -> list[tuple[RegisteredModel, ModelVersion]]:
-    """The versions that a filter can mean: of one model, when it names one (which it mostly does)."""
+def _models_of(ws: Workspace, wanted: Expression) -> list[RegisteredModel]:
+    """The models that a filter can mean: one, when it names one (which it mostly does)."""
     for one in wanted.of if isinstance(wanted, All) else (wanted,):
         if isinstance(one, Compare) and (one.kind, one.name, one.op) == ("attribute", "name", "="):
-            try:
-                model = catalogue.named(ws.ledger, str(one.value))
-            except NotFound:
-                return []
-            return [(model, version) for version in refs.versions(ws.ledger, model.family)]
-    models = {model.family: model for model in refs.models(ws.ledger)}
+            found = refs.find_model(ws.ledger, str(one.value))
+            return [found] if found is not None and not found.deleted else []
+    return refs.models(ws.ledger)
+
+
+def _versions_of(ws: Workspace, wanted: Expression) -> list[tuple[RegisteredModel, ModelVersion]]:
+    """The versions that a filter can mean; of many models, all versions are read at once."""
+    models = {model.family: model for model in _models_of(ws, wanted)}
+    if len(models) <= _FEW:
+        return [(model, one) for model in models.values() for one in refs.versions(ws.ledger, model)]
     return [
-        (models[version.kin], version)
-        for version in ws.ledger.ls("model", ModelVersion)
-        if version.kin in models and not version.deleted
+        (models[one.kin], one)
+        for one in ws.ledger.ls("model", ModelVersion)
+        if one.kin in models and not one.deleted
     ]
 
 
-def _pointing(ws: Workspace, families: set[str]) -> dict[str, dict[str, int]]:
+def _pointing(ws: Workspace, models: dict[str, RegisteredModel]) -> dict[str, dict[str, int]]:
     """Where the aliases of these models point; of many, all aliases are read at once."""
-    if len(families) <= _FEW:
-        return {family: refs.aliases_of(ws.ledger, family) for family in families}
-    found: dict[str, dict[str, int]] = {family: {} for family in families}
+    if len(models) <= _FEW:
+        return {family: refs.aliases_of(ws.ledger, model) for family, model in models.items()}
+    found: dict[str, dict[str, int]] = {family: {} for family in models}
     for alias in ws.ledger.ls("alias", Alias):
         found.setdefault(alias.model, {})[alias.alias] = alias.number
     return found
