@@ -4,6 +4,7 @@ that wrote them, and the database against itself.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -56,6 +57,7 @@ def check(
     seqs |= {seq for found in by_subject.values() for seq in found}
     events = check.events(seqs)
     check.history = _history(events)
+    check.listing = min((seq for seq, one in events.items() if one.edges is not None), default=sys.maxsize)
     named: dict[int, set[str]] = {}
     for name, want in wanted.items():
         for noun, key in want.records:
@@ -82,6 +84,7 @@ class _Check:
         self._connection = connection
         self.problems: dict[str, list[str]] = {}
         self.history: dict[tuple[str, str], list[tuple[int, bool]]] = {}
+        self.listing = 0  # number of the first event, of those looked at, that lists its edges
         self.objects = 0
 
     def note(self, name: str, problem: str) -> None:
@@ -154,6 +157,8 @@ class _Check:
             problem = f"the event of {name} is gone from the ledger"
         elif event.edges is not None:
             problem = "" if edge[:3] in event.edges else f"{name} is not one that event {event.id} wrote"
+        elif edge.seq > self.listing:
+            problem = f"{name} is not one that event {event.id} wrote"
         else:
             problem = "" if _mentions(event, edge.made) else f"{name} is of no event that speaks of it"
         for end in (edge.made, edge.of):

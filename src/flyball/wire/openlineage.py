@@ -130,12 +130,12 @@ def _head(at: datetime | str, kind: str) -> dict[str, Any]:
     return {"eventTime": text, "producer": PRODUCER, "schemaURL": f"{_CORE}/{kind}"}
 
 
-def schema(columns: Mapping[str, str]) -> dict[str, Any]:
-    """The schema facet of columns in their order."""
-    fields = [
-        {"name": name, "type": kind, "ordinal_position": number}
-        for number, (name, kind) in enumerate(columns.items(), 1)
-    ]
+def schema(columns: Mapping[str, str], *, ordered: bool = False) -> dict[str, Any]:
+    """The schema facet of columns; with their positions where the order given is theirs."""
+    fields: list[dict[str, Any]] = [{"name": name, "type": kind} for name, kind in columns.items()]
+    for position, field in enumerate(fields, 1):
+        if ordered:
+            field["ordinal_position"] = position
     return facet("schema", fields=fields)
 
 

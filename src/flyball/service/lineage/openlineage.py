@@ -73,6 +73,9 @@ class _Events:
         return found
 
     def _wanted(self) -> Iterator[str]:
+        for key, node in self._graph.nodes.items():
+            if node.noun == "endpoint" and key in self._records:
+                yield from self._served(self._records[key][1])
         for run, made in self._made.items():
             yield from made
             yield from self._inputs(self._records.get(run, ("", {}))[1])
@@ -80,6 +83,10 @@ class _Events:
                 str(self._records.get(run, ("", {}))[1].get(field))
                 for field in ("code", "environment", "parent")
             )
+
+    @staticmethod
+    def _served(record: dict[str, Any]) -> list[str]:
+        return [f"model:{arm['model']}" for arm in record.get("arms", ())]
 
     def _load(self, keys: Iterable[str]) -> None:
         list(self._more.nodes(key for key in keys if key and key not in self._records))
@@ -174,8 +181,7 @@ class _Events:
 
     def _endpoint(self, key: str, record: dict[str, Any]) -> dict[str, Any]:
         """An endpoint is a job that never ends; what it reads are the models it routes to now."""
-        models = [f"model:{arm['model']}" for arm in record.get("arms", ())]
-        self._load(models)
+        models = self._served(record)
         facets = {
             "jobType": wire.facet(
                 "jobType", processingType="SERVICE", integration="FLYBALL", jobType="ENDPOINT"
@@ -228,7 +234,9 @@ class _Events:
         signature = record.get("signature") or {}
         facets = {
             "version": wire.facet("version", datasetVersion=str(record.get("number"))),
-            "schema": wire.schema({one["name"]: one["datatype"] for one in signature.get("inputs", ())}),
+            "schema": wire.schema(
+                {one["name"]: one["datatype"] for one in signature.get("inputs", ())}, ordered=True
+            ),
             "documentation": wire.facet(
                 "documentation",
                 description=record.get("note")

@@ -6,15 +6,18 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
+import sqlalchemy as sa
 from blake3 import blake3
 
 from flyball.core.hashing import is_digest
 from flyball.core.lineage import Graph, Node
 from flyball.errors import FlyballError, NotFound
+from flyball.service.lineage.nouns import refs_of, table_of
 from flyball.service.lineage.reading import Reading
 from flyball.service.workspace import Workspace
 from flyball.stores import ledger_check
-from flyball.stores.lineage import LedgerReader
+from flyball.stores.lineage import LedgerReader, is_part
+from flyball.stores.run_tables import ARTIFACTS, FACTS, POINTS, RUNS, SUMMARIES
 
 _GONE = " is gone"
 _THREADS = 4  # BLAKE3 lets go of the interpreter, and so does reading
@@ -213,8 +216,35 @@ def verify_all(ws: Workspace) -> Verdict:
         for key in keys:
             verdict.objects += 1
             verdict.note(_asked(_OWN[noun], ws, key))
-    digests = _blobs(ws, set(ws.blobs.ls()))
+    stored = set(ws.blobs.ls())
+    digests = _blobs(ws, stored)
     verdict.objects += len(digests)
     verdict.note(said for said in digests.values() if said)
+    verdict.note(_asked(lambda ws, _: _named_but_gone(ws, stored), ws, "what the ledger names"))
+    verdict.note(_asked(lambda ws, _: _rows_of_no_run(ws), ws, "the tables of runs"))
     verdict.note(_asked(_answers, ws, "the prediction log"))
     return verdict
+
+
+def _named_but_gone(ws: Workspace, stored: set[str]) -> list[str]:
+    """Blobs that models, code or artifacts are made of and that are not in the store."""
+    needed: dict[str, str] = {}
+    with ws.ledger.reading() as connection:
+        for one in LedgerReader(connection).all_of(["model", "code"]):
+            refs = refs_of(one.noun, table_of(one.content))
+            needed |= {ref.of: f"{one.noun} {one.key}" for ref in refs if is_part(ref.role)}
+        rows = connection.execute(sa.select(ARTIFACTS.c.digest, ARTIFACTS.c.owner, ARTIFACTS.c.path))
+        needed |= {digest: f"{path} of {owner}" for digest, owner, path in rows}
+    gone = [digest for digest in needed if digest not in stored]
+    return [f"blob {digest}{_GONE}: {needed[digest]}" for digest in gone if not _collected(ws, digest)]
+
+
+def _rows_of_no_run(ws: Workspace) -> list[str]:
+    """Facts, points and artifacts whose run is not in the table of runs."""
+    found: set[str] = set()
+    with ws.ledger.reading() as connection:
+        known = set(connection.execute(sa.select(RUNS.c.id)).scalars())
+        for column in (FACTS.c.run, POINTS.c.run, SUMMARIES.c.run, ARTIFACTS.c.owner):
+            found |= set(connection.execute(sa.select(column).distinct()).scalars()) - known
+    owners = [run for run in sorted(found) if not run.startswith(("m-", "model:"))]
+    return [f"there are rows of run {run}, but no such run" for run in owners]
