@@ -202,6 +202,8 @@ def _model(record: dict[str, Any]) -> Iterator[Ref]:
     yield Ref(artifact, "artifact")
     if native != artifact:
         yield Ref(native, "native")
+    for path, digest in _table(_table(record, "export"), "files").items():  # of an MLmodel folder
+        yield Ref(_digest(digest), f"file:{path}")
     yield Ref(_id(record.get("gate")), "gate")
     yield Ref(_text(record, "run"), "run")
     for role, value in _table(record, "training").items():
