@@ -118,6 +118,11 @@ def _call(verb: Verb, given: dict[str, Any], ws: Workspace) -> Any:
     return verb.function(**converted, ws=ws)
 
 
+def spoken(parameter: inspect.Parameter) -> str:
+    """A parameter's name outside of Python: ``as_`` is ``as``, a word that Python keeps for itself."""
+    return parameter.name.rstrip("_")
+
+
 def _json(content: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(content, enc_hook=str), status, media_type="application/json")
 

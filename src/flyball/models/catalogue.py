@@ -27,6 +27,8 @@ from flyball.stores.metadata import Ledger, Transaction
 
 Change = tuple[str, str, Any]
 LONGEST_NAME = 256
+MOST_TAGS = 1000  # of one model or version: each change writes them all
+MOST_LETTERS = 100_000  # of a description, or of a tag's value
 
 
 def create(
@@ -58,6 +60,8 @@ def fresh(
 ) -> RegisteredModel:
     """A new model's record. One that was deleted comes back empty, and counts on from the numbers it had."""
     check_name(name)
+    check_text(description, "a description")
+    check_tags(tags or {})
     at = tx.now()
     former = () if before is None else dict.fromkeys([*before.former, before.name])
     return RegisteredModel(
@@ -74,6 +78,7 @@ def fresh(
 
 def describe(ledger: Ledger, ref: str, text: str, *, actor: str) -> RegisteredModel | ModelVersion:
     """Say what a model (``delays``) or one version (``delays@7``) is for."""
+    check_text(text, "a description")
     return _say(ledger, ref, "model.described", {"description": text}, actor=actor, body={"text": text})
 
 
@@ -85,6 +90,7 @@ def tag(
         before = _thing(tx, ref)
         tags = {**before.tags, **(put or {})}
         tags.pop(drop, None)
+        check_tags(tags)
         if tags == before.tags:
             return before
         body = {"put": dict(put or {}), "drop": drop}
@@ -222,6 +228,22 @@ def check_name(name: str) -> None:
         raise Invalid(f"{name!r} can't name a model", "use letters, digits, '-', '_' and '.'")
     if len(name) > LONGEST_NAME:
         raise Invalid(f"a model's name has {len(name)} letters", f"at most {LONGEST_NAME}")
+
+
+def check_tags(tags: Mapping[str, str]) -> None:
+    """As many tags as one record can carry, none of them a document."""
+    if len(tags) > MOST_TAGS:
+        raise Invalid(f"that would be {len(tags)} tags", f"a model or a version has at most {MOST_TAGS}")
+    for key, value in tags.items():
+        check_text(value, f"the tag {key!r:.80}")
+
+
+def check_text(text: str, what: str) -> None:
+    """Words for people, not a file."""
+    if len(text) > MOST_LETTERS:
+        raise Invalid(
+            f"{what} has {len(text)} letters", f"at most {MOST_LETTERS}; keep longer ones as an artifact"
+        )
 
 
 def _say(

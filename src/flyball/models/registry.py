@@ -138,6 +138,8 @@ def add(
     The draft's number and time are given here. ``once`` names the act: done again, it gives the version it made before.
     ``copied_from`` is the lineage name of another version with the same bytes.
     """
+    catalogue.check_tags(draft.tags)
+    catalogue.check_text(draft.description, "a description")
     with ledger.transaction() as tx:
         if once and (made := tx.find("registration", once, str)):
             return _found(tx, made)

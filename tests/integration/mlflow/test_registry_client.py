@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import polars as pl
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from flyball.demo.setup import free_port
 from flyball.errors import NotFound
 from flyball.models import registry
-from flyball.serve.metrics import Metrics
-from flyball.serve.serving import NOTHING, load_plan
+from flyball.serve.client import Client
+from flyball.serve.publish import acks
 from flyball.service import Workspace
 from tests.integration.mlflow.conftest import Console, Peer
 
@@ -26,6 +33,27 @@ def rows(count: int) -> pl.DataFrame:
     """The peer's own frame: the same generator, the same numbers."""
     generator = np.random.default_rng(7)
     return pl.DataFrame({"a": generator.normal(size=count), "b": generator.normal(size=count)})
+
+
+@contextmanager
+def data_plane(ws: Workspace) -> Iterator[Client]:
+    """Real workers on the plan of a project."""
+    port = free_port(0)
+    command = [sys.executable, "-m", "flyball.serve.supervisor", "--plan", str(ws.plan_path)]
+    command += ["--log", str(ws.log_dir), "--port", str(port), "--workers", "1"]
+    with (ws.root / "serve.log").open("ab") as log:
+        process = subprocess.Popen(command, cwd=ws.root, stdout=log, stderr=log)
+    try:
+        until = time.monotonic() + 30
+        while not acks(ws.state):
+            assert process.poll() is None, (ws.root / "serve.log").read_text()
+            assert time.monotonic() < until, (ws.root / "serve.log").read_text()
+            time.sleep(0.02)
+        assert [ack.error for ack in acks(ws.state)] == [""]
+        yield Client(f"http://127.0.0.1:{port}")
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 @pytest.mark.parametrize("story", ["models", "versions", "aliases", "stages", "found"])
@@ -54,13 +82,14 @@ def test_what_the_client_registered_is_deployed_here_and_answers_as_the_model_do
     told = peer("registry_client", "story", console.url, name="served story")
     route = console.cli("deploy", "served story@champion", "--endpoint", "served")
     assert route["arms"][0]["model"] == "served story@1"
-    loaded = load_plan(workspace.plan, NOTHING, Metrics())
-    assert loaded.failures == {}
-    model = loaded.endpoints["served"].champion
     # The peer draws two columns of 200 rows one after the other, so its first five rows are not our first five.
     generator = np.random.default_rng(7)
     drawn = np.column_stack([generator.normal(size=200), generator.normal(size=200)])[:5]
-    np.testing.assert_allclose(model.run(drawn.astype(np.float32)), told["probabilities"], atol=1e-5)
+    with data_plane(workspace) as client:
+        answers = [client.predict("served", features={"a": a, "b": b}) for a, b in drawn.tolist()]
+    assert {one["model"] for one in answers} == {"served story@1"}
+    found = [one["prediction"] for one in answers]
+    np.testing.assert_allclose(found, told["probabilities"], atol=1e-5)
 
 
 def test_log_model_registers_by_name_and_counts_on(console: Console, peer: Peer) -> None:

@@ -240,3 +240,20 @@ def test_versions_registered_at_once_have_numbers_of_their_own(ledger_url):
     with ThreadPoolExecutor(4) as pool:
         made = [ref for refs_of_one in pool.map(many, ["delays"] * 4) for ref in refs_of_one]
     assert sorted(made) == sorted(f"delays@{number}" for number in range(1, 33))
+
+
+def test_tags_and_descriptions_are_words_not_documents(ledger):
+    add(ledger)
+    many = {f"tag {number}": "x" for number in range(1000)}
+    catalogue.tag(ledger, "delays", put=many, actor="a")
+    for act, said in (
+        (lambda: catalogue.tag(ledger, "delays", put={"one more": "x"}, actor="a"), "1001 tags"),
+        (lambda: catalogue.tag(ledger, "delays@1", put={"a": "x" * 100_001}, actor="a"), "100001 letters"),
+        (lambda: catalogue.describe(ledger, "delays", "x" * 100_001, actor="a"), "100001 letters"),
+        (lambda: catalogue.create(ledger, "other", actor="a", tags={**many, "z": ""}), "1001 tags"),
+        (lambda: add(ledger, tags={**many, "z": ""}), "1001 tags"),
+    ):
+        with pytest.raises(Invalid, match=said):
+            act()
+    assert len(refs.find_model(ledger, "delays").tags) == 1000
+    assert refs.resolve(ledger, "delays").number == 1

@@ -195,3 +195,15 @@ def test_a_whole_model_is_deleted_by_its_name_and_counts_on(say: Any, project: W
     assert "versions 1 to 3, all deleted" in say("models", "show", "delays@9", code=3)
     assert say("models", "show", "delays@1")["deleted"] is True
     assert registry.add(project.ledger, draft(), actor="a").ref == "delays@4"
+
+
+def test_over_http_a_role_is_said_as_it_is_on_the_command_line(project: Workspace) -> None:
+    from flyball.api import _call, openapi
+    from flyball.service.verb import table
+
+    verbs = table()
+    made = _call(verbs["models approve"], {"ref": "delays@1", "as": "risk"}, project)
+    assert (made.role, made.model) == ("risk", "delays@1")
+    body = openapi(verbs)["paths"]["/api/models/approve"]["post"]["requestBody"]
+    schema = body["content"]["application/json"]["schema"]
+    assert (sorted(schema["properties"]), schema["required"]) == (["as", "note", "ref"], ["ref", "as"])
