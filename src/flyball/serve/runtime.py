@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -89,10 +91,19 @@ def _loaded(served: ServedModel, data: bytes, blobs: Blobs) -> Callable[[Rows], 
     if served.format == "mlmodel":
         from flyball.models.mlmodel.loading import load_folder
 
-        ask = load_folder(data, blobs, trusted=served.trusted, name=served.ref).ask(names, served.signature.outputs[0].name)
+        ask = load_folder(data, blobs, trusted=served.trusted, name=served.ref).ask(
+            names, served.signature.outputs[0].name
+        )
     else:
         ask = ask_of(decode(served.format, data), names)
+    _one_thread()
     return lambda rows: column(ask(rows))
+
+
+def _one_thread() -> None:
+    """OpenMP's threads spin while they wait for one another: processes are our parallelism."""
+    if "sklearn" in sys.modules:
+        import_module("threadpoolctl").threadpool_limits(1)  # scikit-learn brings it
 
 
 def _load_onnx(data: bytes, signature: Signature) -> Callable[[Rows], NDArray[Any]]:

@@ -122,3 +122,18 @@ def test_an_exported_classifier_answers_as_scikit_learn_does(zipmap: bool) -> No
         assert model.run(rows) == pytest.approx(native.predict_proba(rows)[:, 1].tolist(), abs=1e-5)
     pickled = load(served(blobs, pickle.dumps(native), "pickle", PROBABILITY), blobs)
     assert pickled.run(rows) == pytest.approx(native.predict_proba(rows)[:, 1].tolist(), abs=1e-6)
+
+
+def test_a_native_model_answers_with_one_thread(tmp_path: Path) -> None:
+    import threadpoolctl
+    from sklearn.linear_model import LogisticRegression
+
+    before = threadpoolctl.threadpool_info()
+    native = LogisticRegression().fit(np.nan_to_num(ROWS), [0, 1])
+    blobs = Blobs.open("memory:")
+    try:
+        load(served(blobs, pickle.dumps(native), "pickle", PROBABILITY), blobs)
+        assert {one["num_threads"] for one in threadpoolctl.threadpool_info()} == {1}
+    finally:
+        for one in before:
+            threadpoolctl.threadpool_limits(one["num_threads"], user_api=one["user_api"])

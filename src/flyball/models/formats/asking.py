@@ -25,6 +25,8 @@ def ask_of(model: Any, names: Sequence[str]) -> Ask:
         if hasattr(model, "training"):
             import_module("flyball.models.formats.torch").settle(model)
         return special
+    if (quick := _past_wrapper(model)) is not None:
+        return quick
     if hasattr(model, "predict_proba"):
         answer = model.predict_proba
     elif hasattr(model, "predict"):
@@ -39,20 +41,20 @@ def ask_of(model: Any, names: Sequence[str]) -> Ask:
     if hasattr(model, "feature_names_in_"):
         # it was fitted on a frame; the order of the columns is the signature's
         warnings.filterwarnings("ignore", message="X does not have valid feature names", category=UserWarning)
-    _one_thread(model)
     if picks_by_name(model):
         frame = _framer(names)
         return lambda rows: answer(frame(rows))
     return answer  # type: ignore[no-any-return]
 
 
-def _one_thread(model: Any) -> None:
-    """Processes are our parallelism: a wrapper that was fitted on all cores answers with one."""
-    family = type(model).__module__.partition(".")[0]
-    if family == "xgboost" and hasattr(model, "get_booster"):
-        model.get_booster().set_param({"nthread": 1})
-    elif family == "lightgbm" and hasattr(model, "n_jobs"):
-        model.n_jobs = 1
+def _past_wrapper(model: Any) -> Ask | None:
+    """How the booster inside a wrapper is asked for what the wrapper would answer; ``None`` where only the wrapper can."""
+    kind = type(model)
+    family = kind.__module__.partition(".")[0]
+    if family not in ("xgboost", "lightgbm"):
+        return None
+    keeper = import_module(f"flyball.models.formats.{family}")
+    return keeper.wrapper_asker(model) if keeper.is_own(model) else None
 
 
 def special_ask(model: Any) -> Ask | None:
@@ -60,8 +62,7 @@ def special_ask(model: Any) -> Ask | None:
     kind = type(model)
     family = kind.__module__.partition(".")[0]
     if family in ("xgboost", "lightgbm") and kind.__name__ == "Booster":
-        ask = import_module(f"flyball.models.formats.{family}").ask
-        return lambda rows: ask(model, rows)
+        return import_module(f"flyball.models.formats.{family}").asker(model)  # type: ignore[no-any-return]  # by name
     if "torch" in sys.modules and isinstance(model, sys.modules["torch"].nn.Module):
         ask = import_module("flyball.models.formats.torch").ask
         return lambda rows: ask(model, rows)

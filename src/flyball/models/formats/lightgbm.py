@@ -7,6 +7,7 @@ is what is kept; a wrapper that holds more (an objective of one's own) is not ke
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -87,9 +88,20 @@ def split(data: bytes) -> tuple[str, dict[str, Any] | None]:
     return text, kept
 
 
-def ask(model: Any, rows: Any) -> Any:
-    """What a booster answers to an array of rows, by one thread."""
-    return model.predict(rows, num_threads=1)
+def asker(model: Any) -> Callable[[Any], Any]:
+    """How a booster is asked, by one thread."""
+    return lambda rows: model.predict(rows, num_threads=1)
+
+
+def wrapper_asker(model: Any) -> Callable[[Any], Any] | None:
+    """How a fitted wrapper's booster is asked for the same numbers, in a tenth of the wrapper's time; ``None`` where the
+    wrapper has options of its own."""
+    if not isinstance(model.objective_, str) or set(getattr(model, "_other_params", {})) - {
+        "verbose",
+        "verbosity",
+    }:
+        return None
+    return asker(model.booster_)
 
 
 def answers_probability(model: Any) -> bool:

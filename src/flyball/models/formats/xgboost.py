@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -70,13 +71,30 @@ def class_of(booster: Any) -> str:
     return _WRAPPERS.get(kind, "Booster")
 
 
-def ask(model: Any, rows: Any) -> Any:
-    """What a booster answers to an array of rows, by one thread: what it was trained to minimise decides the meaning."""
+def asker(model: Any) -> Callable[[Any], Any]:
+    """How a booster is asked, by one thread: what it was trained to minimise decides what its answers mean."""
     xgboost = import_module("xgboost")
     model.set_param({"nthread": 1})  # processes are our parallelism
     if _is_linear(model):
-        return model.predict(xgboost.DMatrix(rows, feature_names=model.feature_names, nthread=1))
-    return model.inplace_predict(rows)
+        names = model.feature_names
+        return lambda rows: model.predict(xgboost.DMatrix(rows, feature_names=names, nthread=1))
+    return model.inplace_predict  # type: ignore[no-any-return]  # untyped
+
+
+def wrapper_asker(model: Any) -> Callable[[Any], Any] | None:
+    """How a fitted wrapper's booster is asked for the same numbers; ``None`` where the wrapper does more than ask."""
+    booster = model.get_booster()
+    if _is_linear(booster) or not _is_nan(model.missing):
+        return None
+    classifies = hasattr(model, "predict_proba")
+    if classifies and model.objective != "binary:logistic":
+        return None
+    ask = asker(booster)
+    try:
+        best = model.best_iteration
+    except AttributeError:  # it was not stopped early
+        return ask
+    return lambda rows: ask(rows, iteration_range=(0, best + 1))  # type: ignore[call-arg]  # inplace_predict takes it
 
 
 def answers_probability(model: Any) -> bool:
