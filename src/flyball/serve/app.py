@@ -202,7 +202,7 @@ class App:
         if rest == ["ready"]:
             return 200, msgspec.json.encode({"name": name, "ready": True})
         versions = [ref.rpartition("@")[2] for ref in endpoint.models]
-        platform = "onnx_onnxv1" if model.format == "onnx" else "flyball_pickle"
+        platform = "onnx_onnxv1" if model.format == "onnx" else f"flyball_{model.format}"
         return 200, msgspec.json.encode(oip.metadata(name, versions, platform, model.signature))
 
     async def _infer(self, name: str, version: str | None, body: bytes) -> Reply:
