@@ -16,7 +16,6 @@ from flyball.models import approvals
 from flyball.models.refs import (
     STAGES,
     Reader,
-    family_of,
     find_model,
     find_version,
     get_model,
@@ -325,22 +324,3 @@ def version_of(reader: Reader, model: RegisteredModel, number: int) -> ModelVers
     if found is None or found.deleted:
         raise NotFound(f"no version {number} of {model.name}", name=model.name, version=number)
     return found
-
-
-__all__ = [
-    "canonical_stage",
-    "check_name",
-    "create",
-    "delete_model",
-    "delete_version",
-    "describe",
-    "family_of",
-    "fresh",
-    "named",
-    "rename",
-    "serving_at",
-    "tag",
-    "touched",
-    "transition",
-    "version_of",
-]

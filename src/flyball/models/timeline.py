@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-from flyball.core.clock import Clock
 from flyball.core.events import Event
 from flyball.core.records import Decision, Route
 from flyball.errors import NotFound, nearest
@@ -101,15 +100,13 @@ def served(ledger: Ledger, endpoint: str = "", *, model: str = "") -> list[Serve
                 decisions[decision.id] = decision.because
             if change.noun == "route" and endpoint in ("", change.key) and change.content is not None:
                 found.append(_served(event, msgspec.convert(change.content, Route)))
-    found = [
-        msgspec.structs.replace(
-            one,
-            until=_next(found, place, one.endpoint),
-            because=f"{one.because}: {decisions[one.because]}" if one.because in decisions else one.because,
-        )
-        for place, one in enumerate(found)
-    ]
-    return [one for one in found if not model or model in (one.champion, one.candidate, *one.shadows)]
+    following: dict[str, datetime] = {}
+    told = []
+    for one in reversed(found):
+        because = f"{one.because}: {decisions[one.because]}" if one.because in decisions else one.because
+        told.append(msgspec.structs.replace(one, until=following.get(one.endpoint), because=because))
+        following[one.endpoint] = one.since
+    return [one for one in told[::-1] if not model or model in (one.champion, one.candidate, *one.shadows)]
 
 
 def served_at(ledger: Ledger, endpoint: str, at: datetime) -> Served:
@@ -128,11 +125,6 @@ def served_at(ledger: Ledger, endpoint: str, at: datetime) -> Served:
     )
 
 
-def seconds(one: Served, clock: Clock) -> float:
-    """How long a span lasted, up to now when it still does."""
-    return ((one.until or clock.now()) - one.since).total_seconds()
-
-
 def _served(event: Event, route: Route) -> Served:
     candidate = route.candidate
     return Served(
@@ -147,10 +139,6 @@ def _served(event: Event, route: Route) -> Served:
         actor=event.actor,
         because=route.because,
     )
-
-
-def _next(found: list[Served], place: int, endpoint: str) -> datetime | None:
-    return next((one.since for one in found[place + 1 :] if one.endpoint == endpoint), None)
 
 
 def _events(ledger: Ledger, kinds: Iterable[tuple[str, str]]) -> list[Event]:

@@ -7,10 +7,10 @@ name a renamed model had stays its own; and a protected alias or stage waits for
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from flyball.compat.mlflow import limits
+from flyball.compat.mlflow import limits, registry_search
 from flyball.compat.mlflow.wire import (
     Asked,
     Call,
@@ -25,8 +25,6 @@ from flyball.core.clock import to_us
 from flyball.core.records import Alias, ModelVersion, RegisteredModel
 from flyball.errors import Conflict, Invalid, NotFound
 from flyball.models import catalogue, refs, registry
-from flyball.track.query import MODEL_VERSION, REGISTERED_MODEL, matches, parse, parse_order
-from flyball.track.words import All, Compare, Expression
 
 if TYPE_CHECKING:
     from flyball.service import Workspace
@@ -36,7 +34,6 @@ ALIAS_LENGTH = 255
 MOST_MODELS, MOST_VERSIONS = 1000, 200_000
 _ALIAS = re.compile(r"^[\w\-]*$")
 _NUMBERED = re.compile(r"^[vV]?\d+$")
-_PROMPT = "mlflow.prompt.is_prompt"
 _FEW = 10
 _BECAUSE = "through MLflow's client"
 
@@ -191,12 +188,7 @@ def _delete(ws: Workspace, asked: _Name) -> dict[str, Any]:
 def _search(ws: Workspace, asked: _Search) -> dict[str, Any]:
     most = _most(asked.max_results or 100, MOST_MODELS)
     offset_of(asked.page_token)
-    wanted = _expression(asked.filter, REGISTERED_MODEL, {"name"})
-    orders = _orders(asked.order_by, REGISTERED_MODEL, ("name", "timestamp", "last_updated_timestamp"))
-    known = [] if wanted is None else _models_of(ws, wanted)
-    found = [one for one in known if wanted is not None and matches(wanted, _values_of_model(one))]
-    found = _sorted(found, orders, _MODEL_KEYS, (("name", False),))
-    rows, token = page(found, most, asked.page_token)
+    rows, token = page(registry_search.models(ws, asked.filter, asked.order_by), most, asked.page_token)
     return {
         "registered_models": _models(ws, rows),
         **({"next_page_token": token} if token else {}),
@@ -276,7 +268,7 @@ def _create_version(ws: Workspace, asked: CreateVersion) -> dict[str, Any]:
 
     check_name(asked.name)
     tags = _tags(asked.tags)
-    if tags.get(_PROMPT, "false").lower() == "true":
+    if tags.get(registry_search.PROMPT, "false").lower() == "true":
         raise MlflowError("NOT_IMPLEMENTED", "Flyball does not offer MLflow's prompts.")
     model = named(ws, asked.name)
     made = versions.create(ws, model, asked, tags)
@@ -329,19 +321,7 @@ def _download_uri(ws: Workspace, asked: _Version) -> dict[str, Any]:
 def _search_versions(ws: Workspace, asked: _Search) -> dict[str, Any]:
     most = _most(asked.max_results or MOST_VERSIONS, MOST_VERSIONS)
     offset_of(asked.page_token)
-    wanted = _expression(asked.filter, MODEL_VERSION, {"name", "version_number", "run_id", "source_path"})
-    orders = _orders(
-        asked.order_by or ["last_updated_timestamp DESC"],
-        MODEL_VERSION,
-        ("name", "version_number", "creation_timestamp", "last_updated_timestamp"),
-    )
-    found = [
-        (model, one)
-        for model, one in ([] if wanted is None else _versions_of(ws, wanted))
-        if wanted is not None and matches(wanted, _values_of_version(model, one))
-    ]
-    found = _sorted(found, orders, _VERSION_KEYS, (("name", False), ("version_number", True)))
-    rows, token = page(found, most, asked.page_token)
+    rows, token = page(registry_search.versions(ws, asked.filter, asked.order_by), most, asked.page_token)
     pointing = _pointing(ws, {model.family: model for model, _ in rows})
     return {
         "model_versions": [version(model, one, pointing[model.family]) for model, one in rows],
@@ -504,45 +484,6 @@ def _most(given: int, limit: int) -> int:
     return given
 
 
-def _expression(text: str, names: Any, attributes: set[str]) -> Expression | None:
-    """The filter; ``None`` when it asks for prompts, which there are none of.
-
-    The client puts "and is no prompt" behind every filter, which is true of everything here.
-    """
-    wanted = parse(text, names, strict=True)
-    kept: list[Expression] = []
-    for one in wanted.of if isinstance(wanted, All) else (wanted,):
-        if isinstance(one, Compare) and one.kind == "attribute" and one.name not in attributes:
-            raise invalid(f"Invalid attribute key '{one.name}' specified. Valid keys are '{attributes}'")
-        if isinstance(one, Compare) and (one.kind, one.name) == ("tag", _PROMPT):
-            if (one.op, str(one.value).lower()) in (("=", "true"), ("!=", "false")):
-                return None
-        else:
-            kept.append(one)
-    return All(tuple(kept))
-
-
-def _models_of(ws: Workspace, wanted: Expression) -> list[RegisteredModel]:
-    """The models that a filter can mean: one, when it names one (which it mostly does)."""
-    for one in wanted.of if isinstance(wanted, All) else (wanted,):
-        if isinstance(one, Compare) and (one.kind, one.name, one.op) == ("attribute", "name", "="):
-            found = refs.find_model(ws.ledger, str(one.value))
-            return [found] if found is not None and not found.deleted else []
-    return refs.models(ws.ledger)
-
-
-def _versions_of(ws: Workspace, wanted: Expression) -> list[tuple[RegisteredModel, ModelVersion]]:
-    """The versions that a filter can mean; of many models, all versions are read at once."""
-    models = {model.family: model for model in _models_of(ws, wanted)}
-    if len(models) <= _FEW:
-        return [(model, one) for model in models.values() for one in refs.versions(ws.ledger, model)]
-    return [
-        (models[one.kin], one)
-        for one in ws.ledger.ls("model", ModelVersion)
-        if one.kin in models and not one.deleted
-    ]
-
-
 def _pointing(ws: Workspace, models: dict[str, RegisteredModel]) -> dict[str, dict[str, int]]:
     """Where the aliases of these models point; of many, all aliases are read at once."""
     if len(models) <= _FEW:
@@ -550,57 +491,6 @@ def _pointing(ws: Workspace, models: dict[str, RegisteredModel]) -> dict[str, di
     found: dict[str, dict[str, int]] = {family: {} for family in models}
     for alias in ws.ledger.ls("alias", Alias):
         found.setdefault(alias.model, {})[alias.alias] = alias.number
-    return found
-
-
-def _values_of_model(one: RegisteredModel) -> Callable[[str, str], Any]:
-    return lambda kind, name: one.tags.get(name) if kind == "tag" else one.name
-
-
-def _values_of_version(model: RegisteredModel, one: ModelVersion) -> Callable[[str, str], Any]:
-    attributes = {
-        "name": model.name,
-        "version_number": one.number,
-        "run_id": one.run or "",
-        "source_path": one.source,
-    }
-    return lambda kind, name: one.tags.get(name) if kind == "tag" else attributes[name]
-
-
-_MODEL_KEYS: dict[str, Callable[[Any], Any]] = {
-    "name": lambda one: one.name,
-    "last_updated_timestamp": lambda one: to_us(one.updated) // 1000,
-}
-_VERSION_KEYS: dict[str, Callable[[Any], Any]] = {
-    "name": lambda one: one[0].name,
-    "version_number": lambda one: one[1].number,
-    "creation_timestamp": lambda one: to_us(one[1].created) // 1000,
-    "last_updated_timestamp": lambda one: to_us(one[1].updated or one[1].created) // 1000,
-}
-
-
-def _orders(given: Sequence[str], names: Any, keys: Sequence[str]) -> list[tuple[str, bool]]:
-    orders = []
-    for text in given:
-        one = parse_order(text, names, strict=True)
-        if one.kind != "attribute" or one.name not in keys:
-            raise invalid(f"Invalid order by key '{one.name}' specified. Valid keys are {set(keys)}")
-        orders.append((one.name, one.descending))
-    if len({name for name, _ in orders}) < len(orders):
-        raise invalid(f"`order_by` contains duplicate fields: {list(given)}")
-    return orders
-
-
-def _sorted(
-    found: list[Any],
-    orders: list[tuple[str, bool]],
-    keys: dict[str, Callable[[Any], Any]],
-    ties: Sequence[tuple[str, bool]],
-) -> list[Any]:
-    """By each order in turn, then by what breaks ties; Python's sort is stable, so the last key is sorted by first."""
-    named_already = {name for name, _ in orders}
-    for name, descending in reversed([*orders, *(one for one in ties if one[0] not in named_already)]):
-        found = sorted(found, key=keys[name], reverse=descending)
     return found
 
 
