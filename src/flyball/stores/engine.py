@@ -12,6 +12,7 @@ or is behind a network that swallows everything is :class:`Unavailable` within `
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,7 +63,7 @@ def open_engine(url: str) -> Engine:
 @contextmanager
 def connection_to_read(engine: Engine, *, queries: int = 2) -> Iterator[Connection]:
     """A connection whose every query sees the same snapshot; one for a single query saves a server two round trips."""
-    with errors(str(engine.url)), engine.connect() as connection:
+    with errors(str(engine.url)), _connected(engine) as connection:
         if engine.dialect.name == "postgresql":
             if queries == 1:
                 connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -74,10 +75,73 @@ def connection_to_read(engine: Engine, *, queries: int = 2) -> Iterator[Connecti
 @contextmanager
 def connection_to_write(engine: Engine, alone: str = "") -> Iterator[Connection]:
     """A connection that commits when the block ends: alone among all writers, or among those of one name."""
-    with errors(str(engine.url)), engine.connect() as raw:
+    with errors(str(engine.url)), _turns_of(engine).turn(engine, alone), _connected(engine) as raw:
         connection = raw.execution_options(**{_WRITES: alone or True})
         with connection.begin():
             yield connection
+
+
+def close_engine(engine: Engine) -> None:
+    """Give all its connections back."""
+    turns = _known_turns.pop(engine, None)
+    if turns is not None:
+        turns.spare.dispose()
+    engine.dispose()
+
+
+class _Turns:
+    """How the threads of this process share an engine's connections without starving one another.
+
+    Writers queue here, before they take a connection: forty of them waiting inside of the database would hold every
+    connection there is, and the one that has the lock may need a second one. That second one comes from a pool of its own.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.spare = engine.pool.recreate()
+        self._writers = threading.Lock()
+        self._named = threading.BoundedSemaphore(_NAMED_WRITERS)
+
+    @contextmanager
+    def turn(self, engine: Engine, alone: str) -> Iterator[None]:
+        """Wait for this process's other writers."""
+        queue = self._named if alone and engine.dialect.name == "postgresql" else self._writers
+        if not queue.acquire(timeout=6 * _LOCK_S):
+            raise Unavailable("this process's other writers did not finish", "nothing was written; try again")
+        try:
+            yield
+        finally:
+            queue.release()
+
+
+_NAMED_WRITERS = 8
+_known_turns: weakref.WeakKeyDictionary[Engine, _Turns] = weakref.WeakKeyDictionary()
+_making_turns = threading.Lock()
+_held = threading.local()
+
+
+def _turns_of(engine: Engine) -> _Turns:
+    found = _known_turns.get(engine)
+    if found is None:
+        with _making_turns:
+            found = _known_turns.setdefault(engine, _Turns(engine))
+    return found
+
+
+@contextmanager
+def _connected(engine: Engine) -> Iterator[Connection]:
+    """A connection; from the spare pool when this thread holds one already (and there is more than one to have)."""
+    holding: dict[str, int] = _held.__dict__
+    key = str(id(engine))
+    again = holding.get(key, 0) > 0 and isinstance(engine.pool, sa.pool.QueuePool)
+    taken = Connection(engine, _turns_of(engine).spare.connect()) if again else engine.connect()
+    holding[key] = holding.get(key, 0) + 1
+    try:
+        with taken as connection:
+            yield connection
+    finally:
+        holding[key] -= 1
+        if not holding[key]:
+            del holding[key]
 
 
 class by_code_point(FunctionElement[str]):  # noqa: N801 (reads as the SQL function that it is)
@@ -191,8 +255,10 @@ def _sqlite(url: URL) -> Engine:
         url,
         connect_args={"timeout": lock_s, "check_same_thread": False},
         **(
-            {} if url.database else {"poolclass": sa.pool.StaticPool}
-        ),  # in memory: one connection is all of it
+            {"pool_size": 5, "max_overflow": 60, "pool_timeout": _LOCK_S}
+            if url.database
+            else {"poolclass": sa.pool.StaticPool}  # in memory: one connection is all of it
+        ),
     )
 
     @sa.event.listens_for(engine, "connect")
@@ -208,6 +274,7 @@ def _sqlite(url: URL) -> Engine:
         write = connection.get_execution_options().get(_WRITES, False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
+    _forget_in_children(engine)
     return engine
 
 
@@ -272,7 +339,10 @@ def _forget_in_children(engine: Engine) -> None:
 
     def forget() -> None:
         found = known()
-        if found is not None:
-            found.dispose(close=False)
+        if found is None or isinstance(found.pool, sa.pool.StaticPool):
+            return
+        _known_turns.pop(found, None)  # its locks may be held by threads that are not here
+        _held.__dict__.clear()
+        found.dispose(close=False)
 
     os.register_at_fork(after_in_child=forget)

@@ -23,6 +23,7 @@ from flyball.core.events import Edge, Event, Sets
 from flyball.core.ids import new_id
 from flyball.errors import Conflict, NotFound, Unavailable, nearest
 from flyball.stores.engine import (
+    close_engine,
     connection_to_read,
     connection_to_write,
     errors,
@@ -204,7 +205,7 @@ class Ledger:
             with errors(str(engine.url)):
                 _migrate(engine)
         except BaseException:
-            engine.dispose()
+            close_engine(engine)
             raise
         return cls(engine, clock or SystemClock())
 
@@ -218,7 +219,7 @@ class Ledger:
         return self._clock
 
     def close(self) -> None:
-        self._engine.dispose()
+        close_engine(self._engine)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:

@@ -252,3 +252,27 @@ def test_writers_of_one_name_are_serialised(ledger: Ledger) -> None:
 def test_an_unknown_engine_or_user_is_named() -> None:
     with pytest.raises(Invalid, match="can't lie in mysql"):
         Ledger.open("mysql://root@localhost/x")
+
+
+def test_forty_threads_that_read_while_they_write_do_not_starve_one_another(ledger: Ledger) -> None:
+    failed: list[BaseException] = []
+
+    def write(me: int) -> None:
+        try:
+            for n in range(3):
+                with ledger.transaction() as tx:
+                    ledger.find("note", "a", dict)  # a second connection, while it has the first
+                    tx.append("note.made", "a", actor="x", sets=[("note", f"a{me}", {"n": n})])
+                with ledger.reading(), ledger.reading():
+                    ledger.find("note", "a", dict)
+        except BaseException as error:
+            failed.append(error)
+            raise
+
+    threads = [threading.Thread(target=write, args=(me,)) for me in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert len(ledger.events()) == 120
