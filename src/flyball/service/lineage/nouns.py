@@ -16,7 +16,7 @@ from flyball.core.hashing import is_digest
 from flyball.stores.lineage import is_part
 
 IDS = {"run_": "run", "rep_": "report", "dec_": "decision", "inc_": "incident", "m-": "logged_model"}
-BY_DIGEST = ("code", "environment", "configuration", "hardware")  # records whose key is a digest
+BY_DIGEST = ("code", "environment", "configuration", "hardware", "dataset")  # records whose key is a digest
 SHOWN_ONE_BY_ONE = (
     40  # files of a snapshot, sources of a code: beyond, they are counted, and rechecked all the same
 )
@@ -233,6 +233,11 @@ def _judged(record: dict[str, Any]) -> Iterator[Ref]:
                 )
 
 
+def _logged_model(record: dict[str, Any]) -> Iterator[Ref]:
+    yield Ref(_text(record, "run"), "run")
+    yield Ref(_named("experiment", record.get("experiment")), "experiment", True)
+
+
 def _code(record: dict[str, Any]) -> Iterator[Ref]:
     yield Ref(_digest(record.get("patch")), "patch")
     for field, role in (("sources", "source"), ("outside", "source outside the project")):
@@ -340,6 +345,14 @@ NOUNS: dict[str, Noun] = {
     "route": Noun("route", ("set_at=at", "because"), _route),
     "alias": Noun("alias", ("number", "set_at=since", "because"), _alias),
     "experiment": Noun("experiment", ("name", "lifecycle", "tags", "created")),
+    "logged_model": Noun(
+        "logged model", ("name", "status", "model_type", "params", "tags", "deleted"), _logged_model
+    ),
+    "dataset": Noun(
+        "dataset",
+        ("name", "digest", "source_type", "first"),
+        digests=lambda record: [_digest(record.get("content"))],
+    ),
     "artifact": Noun("artifact"),
     "prediction": Noun("prediction", (), _prediction),
     "features": Noun(

@@ -178,7 +178,7 @@ class Reading:
         self.records[key] = (noun, record)
         kind = NOUNS.get(noun)
         node = Node(key=key, noun=noun, name=name, facts=facts_of(noun, record))
-        node.digests = tuple(dict.fromkeys(kind.digests(record))) if kind else ()
+        node.digests = tuple(dict.fromkeys(filter(None, kind.digests(record)))) if kind else ()
         _count(node, record)
         if noun == "experiment":
             node.name = str(record.get("name", name))

@@ -30,11 +30,11 @@ from flyball.versions import data
 from tests.workspaces import START, new_workspace
 
 RUN, LATER, GATE = (
-    "run_01hzzzzzzzzzzzzzzzzzzzzzz1",
-    "run_01hzzzzzzzzzzzzzzzzzzzzzz2",
-    "rep_01hzzzzzzzzzzzzzzzzzzzzzz3",
+    "run_01hzzzzzzzzzzzzzzzzz1zzzzz",
+    "run_01hzzzzzzzzzzzzzzzzz2zzzzz",
+    "rep_01hzzzzzzzzzzzzzzzzz3zzzzz",
 )
-DECISION, PREDICTION = "dec_01hzzzzzzzzzzzzzzzzzzzzzz4", "p_01hzzzzzzzzzzzzzzzzzzzzzz5"
+DECISION, PREDICTION = "dec_01hzzzzzzzzzzzzzzzzz4zzzzz", "p_01hzzzzzzzzzzzzzzzzz5zzzzz"
 SIGNATURE = Signature((Field("months", "FP32"),), (Field("prediction", "FP64"),))
 
 

@@ -104,6 +104,7 @@ def test_a_run_starts_with_its_inputs_and_ends_with_what_it_made(ws: Workspace) 
 def test_both_runs_of_data_and_the_endpoint_that_serves_are_there(ws: Workspace) -> None:
     found = events_of(ws, "flights@1", down=True)
     runs = {event["run"]["runId"] for event in found if "run" in event}
+    assert len(runs) == 2
     assert runs == {run_uuid(RUN), run_uuid(LATER)}
     (endpoint,) = [event for event in found if event["schemaURL"].endswith("JobEvent")]
     assert endpoint["job"]["name"] == "endpoints/delays"
@@ -181,7 +182,7 @@ def test_an_endpoint_that_refuses_is_slow_or_gone_is_a_clear_error(
 
 def test_a_run_that_failed_inside_another_says_both(tmp_path: Path) -> None:
     ws = new_story(tmp_path / "failed")
-    inner = "run_01hzzzzzzzzzzzzzzzzzzzzzz9"
+    inner = "run_01hzzzzzzzzzzzzzzzzz9zzzzz"
     record = Run(
         id=inner, pipeline="fold", started=START, ended=START, status="failed", params={}, code="", environment="",
         actor="person:ann", parent=RUN, error="fit: ValueError: no rows",
