@@ -75,7 +75,12 @@ def _files(ws: Workspace, prefix: str) -> list[Route]:
         ("PUT", "mpu/parts/{upload}/{number:int}", "uploads:part"),
         ("GET", "presigned/{path:path}", "uploads:presigned"),
     ]
-    return [Route(f"{prefix}/{path}", _over(ws, name), methods=[method]) for method, path, name in handlers]
+    routes = [Route(f"{prefix}/{path}", _over(ws, name), methods=[method]) for method, path, name in handlers]
+    return [*routes, Route(f"{prefix}/{{path:path}}", _no_route, methods=_METHODS)]
+
+
+async def _no_route(request: Request) -> Response:
+    return failed(no_endpoint(f"There is no {request.method} {request.url.path}."))
 
 
 def _over(ws: Workspace, name: str) -> Callable[[Request], Awaitable[Response]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.integration.mlflow.peer.raw import Side, _send_here, _send_to
+from tests.integration.mlflow.peer.raw import Side, _send_to, answers_of_mlflow
 
 API = "/api/2.0/mlflow"
 _TIMES = ("creation_timestamp", "last_updated_timestamp")
@@ -263,11 +263,9 @@ def badly_asked(say: Any) -> None:
 
 def both(url: str, name: str) -> list[tuple[Any, Any]]:
     """Where the answers of MLflow (first) and of the server at ``url`` differ, times and ids apart."""
-    theirs, ours = Side(_send_here), Side(_send_to(url))
-    for side in (theirs, ours):
-        globals()[name](side)
-    assert len(theirs.said) == len(ours.said)
-    pairs = [(_plain(one), _plain(other)) for one, other in zip(theirs.said, ours.said, strict=True)]
+    theirs, ours = answers_of_mlflow(globals()[name]), Side(_send_to(url))
+    globals()[name](ours)
+    pairs = [(_plain(one), _plain(other)) for one, other in zip(theirs, ours.said, strict=True)]
     return [(one, other) for one, other in pairs if one != other]
 
 

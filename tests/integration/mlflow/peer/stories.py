@@ -76,7 +76,7 @@ def found_experiments(say: Any) -> None:
     for wanted in (
         "name LIKE 'Quay%'",
         "name ILIKE 'quay%'",
-        "attribute.name ILIKE '%a%' AND name LIKE '%y%'",
+        "attribute.name ILIKE '%a' AND name LIKE '%uay%'",
         "name = 'pier'",
         "name != 'pier' AND name ILIKE 'quay%'",
         "tags.quay = '1'",
@@ -249,8 +249,8 @@ def histories(say: Any) -> None:
 
 def found_runs(say: Any) -> None:
     """The filter grammar, orders, views and pages of runs."""
-    one = _experiment(say, "story of searches")
-    other = _experiment(say, "story of other searches")
+    one = _experiment(say, "story of found runs")
+    other = _experiment(say, "story of other found runs")
     for n in range(8):
         run = _run(
             say, other if n == 7 else one, f"run {n}", start=1000 + n, user_id="bob" if n % 2 else "ann"
