@@ -11,7 +11,17 @@ from importlib import import_module
 from benchmarks.measure import show
 from flyball.errors import FlyballError
 
-NAMES = ("imports", "features", "serving", "ledger", "eprocess", "size", "versions_mlflow", "versions_data")
+NAMES = (
+    "imports",
+    "features",
+    "serving",
+    "ledger",
+    "eprocess",
+    "size",
+    "versions_mlflow",
+    "versions_data",
+    "versions_runs",
+)
 
 
 def main() -> int:

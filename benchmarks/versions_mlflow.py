@@ -69,7 +69,7 @@ def _timed(client: Any, call: str, url: str, count: int, per_s: float) -> Callab
 
 
 @contextmanager
-def _client(python: Path) -> Iterator[Callable[[str, str, int], float]]:
+def _client(python: Path, cwd: Path | None = None) -> Iterator[Callable[[str, str, int], float]]:
     """The peer's interpreter with its client in it; called, it answers seconds."""
     root = Path(__file__).parents[1]
     environment = {
@@ -79,6 +79,7 @@ def _client(python: Path) -> Iterator[Callable[[str, str, int], float]]:
     process = subprocess.Popen(
         [python, "-m", "benchmarks.peers.mlflow_client"],
         env=environment,
+        cwd=cwd,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -154,6 +155,7 @@ def _fill(folder: Path, port: int) -> None:
     """The same runs in a workspace of ours."""
     from datetime import UTC, datetime, timedelta
 
+    import msgspec
     import numpy as np
 
     from flyball.core.clock import to_us
@@ -161,7 +163,7 @@ def _fill(folder: Path, port: int) -> None:
     from flyball.core.records import Run
     from flyball.service import Workspace
     from flyball.stores.points import series_of
-    from flyball.stores.run_seal import put_head
+    from flyball.stores.run_seal import put_head, sealed_record
     from flyball.stores.runs import Point, RunStore
     from flyball.track import experiments
 
@@ -202,4 +204,11 @@ def _fill(folder: Path, port: int) -> None:
     steps = np.arange(POINTS)
     series = series_of(1 / (steps + 1), steps, to_us(start) + 1000 * steps)
     store.write(runs[RUNS].id, series={"loss": series})
+    for part in range(0, len(runs), 500):
+        with ws.ledger.transaction() as tx:
+            for run in runs[part : part + 500]:
+                done = msgspec.structs.replace(run, status="done", ended=run.started + timedelta(seconds=5))
+                sealed = sealed_record(tx.connection, done)
+                tx.append("run.done", run.id, actor=run.actor, sets=[("run", run.id, sealed)])
+                put_head(tx, sealed)
     ws.ledger.close()

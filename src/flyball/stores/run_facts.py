@@ -23,7 +23,7 @@ LETTERS_OF_A_NAME = 250
 LETTERS_OF_A_VALUE = 1_048_576
 
 
-_FEW = 20  # names: so many single look-ups are cheaper than building a statement for them
+_MANY = 1000  # names: looked up by sixteen, and beyond this all at once
 
 
 class Latest(msgspec.Struct, frozen=True):
@@ -114,26 +114,8 @@ def add_texts(
     upsert(connection, FACTS, rows)
 
 
-_ONE_PARAM = Prepared(
-    sa.select(FACTS.c.name, FACTS.c.text).where(
-        FACTS.c.run == sa.bindparam("id"),
-        FACTS.c.kind == sa.literal_column("'param'"),
-        FACTS.c.name == sa.bindparam("param"),
-    )
-)
-
-
 def _unwritten(connection: Connection, run: str, texts: dict[str, str]) -> dict[str, str]:
-    known: dict[str, str] = {}
-    if len(texts) <= _FEW:
-        for name in texts:
-            known.update(_ONE_PARAM.rows(connection, {"id": run, "param": name}))
-    else:
-        for part in in_parts(texts):
-            query = sa.select(FACTS.c.name, FACTS.c.text).where(
-                FACTS.c.run == run, FACTS.c.kind == "param", FACTS.c.name.in_(part)
-            )
-            known.update(rows_of(connection, query))
+    known = {row.name: row.text or "" for row in _known(connection, run, "param", list(texts))}
     for name, content in known.items():
         if texts.pop(name) != content:
             raise Invalid(
@@ -167,7 +149,7 @@ def add_points(connection: Connection, run: str, series: Mapping[str, Series], *
     With ``once``, a point that is there already (same step, time and value) is left out: a batch sent twice counts once.
     """
     given = {check_name("metric", name): one for name, one in series.items() if len(one)}
-    known = _standing(connection, run, list(given))
+    known = {row.name: row for row in _known(connection, run, "metric", list(given))}
     if once:
         given = _unseen(connection, run, given)
     tails = {name: _tail(connection, run, known[name]) for name in given if name in known}
@@ -189,36 +171,36 @@ class _Standing(NamedTuple):
     name: str
     text: str | None
     number: float | None
-    step: int
+    step: Any
     at_us: int
     points: int
     block: int
     tail: int
-    head: bytes
+    head: Any
 
 
-_ALL_METRICS = Prepared(
-    sa.select(*FACTS.c).where(
-        FACTS.c.run == sa.bindparam("id"), FACTS.c.kind == sa.literal_column("'metric'")
-    )
-)
-_ONE_METRIC = Prepared(
+_SIXTEEN = tuple(f"name_{number}" for number in range(16))
+_SOME = Prepared(
     sa.select(*FACTS.c).where(
         FACTS.c.run == sa.bindparam("id"),
-        FACTS.c.kind == sa.literal_column("'metric'"),
-        FACTS.c.name == sa.bindparam("metric"),
+        FACTS.c.kind == sa.bindparam("what"),
+        FACTS.c.name.in_([sa.bindparam(one) for one in _SIXTEEN]),
     )
 )
 
 
-def _standing(connection: Connection, run: str, names: list[str]) -> dict[str, _Standing]:
-    """Where these metrics stand, of those there are."""
-    if len(names) <= _FEW:
-        rows = [row for name in names for row in _ONE_METRIC.rows(connection, {"id": run, "metric": name})]
-    else:
+def _known(connection: Connection, run: str, kind: str, names: list[str]) -> list[_Standing]:
+    """The rows of these params or metrics, of those there are."""
+    if len(names) > _MANY:
+        every = sa.select(*FACTS.c).where(FACTS.c.run == run, FACTS.c.kind == kind)
         wanted = set(names)
-        rows = [row for row in _ALL_METRICS.rows(connection, {"id": run}) if row[2] in wanted]
-    return {row[2]: _Standing(*row) for row in rows}
+        return [_Standing(*row) for row in rows_of(connection, every) if row[2] in wanted]
+    found: list[_Standing] = []
+    for start in range(0, len(names), 16):
+        some = names[start : start + 16]
+        padded = dict(zip(_SIXTEEN, some + some[:1] * (16 - len(some)), strict=True))
+        found += [_Standing(*row) for row in _SOME.rows(connection, {"id": run, "what": kind, **padded})]
+    return found
 
 
 _ONE_BLOCK = Prepared(

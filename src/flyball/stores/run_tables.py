@@ -26,7 +26,7 @@ RUNS = sa.Table(
     sa.Column("experiment", text(40), nullable=False),
     sa.Column("name", text(1000), nullable=False),
     sa.Column("pipeline", text(300), nullable=False),
-    sa.Column("status", text(20), nullable=False, index=True),
+    sa.Column("status", text(20), nullable=False),
     sa.Column("started_us", sa.BigInteger, nullable=False),
     sa.Column("ended_us", sa.BigInteger),
     sa.Column("deleted_us", sa.BigInteger),
@@ -34,6 +34,7 @@ RUNS = sa.Table(
     sa.Column("parent", text(40), nullable=False, index=True),
     sa.Column("process", text(300), nullable=False),
     sa.Index("ix_runs_experiment_started_us", "experiment", "started_us"),
+    sa.Index("ix_runs_status_process", "status", "process"),
 )
 FACTS = sa.Table(
     "run_facts",

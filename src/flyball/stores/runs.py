@@ -39,6 +39,7 @@ from flyball.stores import run_facts, run_summaries
 from flyball.stores.engine import by_code_point
 from flyball.stores.points import EMPTY, Series, joined, series_of, unpack
 from flyball.stores.points import sampled as thinned
+from flyball.stores.prepared import Prepared
 from flyball.stores.run_facts import Facts, Latest
 from flyball.stores.run_seal import changing, problems, put_head
 from flyball.stores.run_summaries import Group
@@ -123,6 +124,14 @@ class Page(msgspec.Struct, frozen=True):
 
 _HEADS = len(RUNS.c)
 _WITH_SUMMARY = (*RUNS.c, SUMMARIES.c.content)
+
+
+# Asked each time a run starts; ``>`` and not ``!=`` so that the index is used past the runs without a process.
+_RUNNING = Prepared(
+    sa.select(*RUNS.c).where(
+        RUNS.c.status == sa.literal_column("'running'"), RUNS.c.process > sa.literal_column("''")
+    )
+)
 
 
 class RunStore:
@@ -274,9 +283,8 @@ class RunStore:
 
     def running(self) -> list[Head]:
         """Runs that go on in a process we were told of."""
-        query = sa.select(*RUNS.c).where(RUNS.c.status == "running", RUNS.c.process != "")
         with self._ledger.reading() as connection:
-            return [Head(*row) for row in rows_of(connection, query)]
+            return [Head(*row) for row in _RUNNING.rows(connection, {})]
 
     def children(self, run: str) -> list[str]:
         """Runs that were started inside this one, oldest first."""

@@ -28,8 +28,17 @@ def _boot() -> str:
 
 def process_name(pid: int | None = None) -> str:
     """A name no other process has: host, boot, pid and the tick it started at (pids are used again)."""
-    pid = pid or os.getpid()
-    return f"{socket.gethostname()}/{_boot()}/{pid}/{_started_tick(pid)}"
+    return _name(os.getpid()) if pid is None else f"{_host()}/{_boot()}/{pid}/{_started_tick(pid)}"
+
+
+@cache
+def _name(own: int) -> str:
+    """Asked for at each run, and the same as long as this process lives."""
+    return f"{_host()}/{_boot()}/{own}/{_started_tick(own)}"
+
+
+def _host() -> str:
+    return socket.gethostname()
 
 
 def is_alive(name: str) -> bool:

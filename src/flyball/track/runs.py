@@ -55,11 +55,13 @@ class ActiveRun:
         actor: str = "",
         params: Mapping[str, Any] | None = None,
         blobs: Blobs | None = None,
+        code: str = "",
     ) -> None:
         self.ledger = ledger
         self.id = run_id
         # the code's digest at the start -> at the end: more was imported meanwhile
         self._late_code = late_code
+        self._code = code
         self._actor = actor
         self._blobs = blobs
         self._params: dict[str, Any] = dict(params or {})
@@ -280,7 +282,7 @@ class ActiveRun:
         if self._owner != os.getpid():
             self.writer.flush()
             return get(self.ledger, self.id)
-        code = self._late_code(get(self.ledger, self.id).code) if self._late_code else ""
+        code = self._late_code(self._code) if self._late_code and self._code else ""
 
         def write(put: Callable[[Connection], None]) -> Run:
             with self.ledger.transaction() as tx:
@@ -413,7 +415,7 @@ def open_run(
         for kind, values in (("param", run.params), ("tag", tags)):
             if values:
                 add_texts(tx.connection, run.id, kind, values, to_us(started), fresh=True)
-    return ActiveRun(ledger, run.id, late_code, actor=actor, params=run.params, blobs=blobs)
+    return ActiveRun(ledger, run.id, late_code, actor=actor, params=run.params, blobs=blobs, code=code)
 
 
 def _made_of(run: Run) -> list[Edge]:
@@ -471,7 +473,7 @@ def reopen(
         )
         tx.append("run.resumed", run_id, actor=actor, sets=[("run", run_id, again)], edges=_made_of(again))
         put_head(tx, again)
-    return ActiveRun(ledger, run_id, late_code, actor=actor, params=run.params, blobs=blobs)
+    return ActiveRun(ledger, run_id, late_code, actor=actor, params=run.params, blobs=blobs, code=code)
 
 
 def update(

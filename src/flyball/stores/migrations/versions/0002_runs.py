@@ -74,7 +74,7 @@ def upgrade() -> None:
         sa.Column("at_us", sa.BigInteger, nullable=False),
     )
     for table, columns in (
-        ("runs", ["status"]),
+        ("runs", ["status", "process"]),
         ("runs", ["parent"]),
         ("runs", ["experiment", "started_us"]),
         ("artifacts", ["digest"]),
