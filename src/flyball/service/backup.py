@@ -8,8 +8,10 @@ that each one it mentions is in the file.
 
 from __future__ import annotations
 
-import tempfile
+import os
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,18 +91,18 @@ def backup(file: str, *, verify: bool = False, blobs: bool = True, ws: Workspace
         raise NotFound(f"no folder {path.absolute().parent}", "make it first")
     with (
         ws.blobs.adding(),  # no collection on this machine meanwhile
-        tempfile.TemporaryDirectory(prefix=".flyball-backup-", dir=path.absolute().parent) as scratch,
+        _scratch(path.absolute()) as scratch,
         Writer(path.absolute()) as writer,
     ):
         cursors = {one.name: one.read_bytes() for one in sorted(ws.log_dir.glob("cursors/*.json"))}
-        head = _save_ledger(ws, Path(scratch) / "ledger.db", blobs)
+        head = _save_ledger(ws, scratch / "ledger.db", blobs)
         writer.add_bytes(FIRST, msgspec.json.encode(head))
         for name, content in cursors.items():
             writer.add_bytes(f"state/log/cursors/{name}", content)
-        writer.add_file("ledger.db", Path(scratch) / "ledger.db")
-        (Path(scratch) / "ledger.db").unlink()
+        writer.add_file("ledger.db", scratch / "ledger.db")
+        (scratch / "ledger.db").unlink()
         _add_state(ws, writer)
-        _add_online(ws, writer, Path(scratch) / "online")
+        _add_online(ws, writer, scratch / "online")
         count, missing = _add_blobs(ws, writer) if blobs else (0, ())
         _add_project(ws, writer)
         end = writer.finish()
@@ -112,6 +114,23 @@ def backup(file: str, *, verify: bool = False, blobs: bool = True, ws: Workspace
         head=head,
         missing=missing,
     )
+
+
+@contextmanager
+def _scratch(path: Path) -> Iterator[Path]:
+    """A folder beside the backup, gone afterwards; what killed backups of that name left behind goes as well."""
+    import psutil
+
+    for left in path.parent.glob(f".{path.name}.*"):
+        pid, _, kind = left.name.removeprefix(f".{path.name}.").partition(".")
+        if kind in ("part", "scratch") and pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    folder = path.with_name(f".{path.name}.{os.getpid()}.scratch")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def head_of(path: Path) -> BackupHead:
