@@ -232,6 +232,14 @@ def test_a_params_value_of_a_megabyte_is_kept_and_a_longer_one_refused(alone: Co
     assert [len(one["value"]) for one in found["run"]["data"]["params"]] == [1_000_000]
 
 
+def test_metrics_of_a_model_that_is_not_there_are_not_half_written(alone: Console) -> None:
+    run = new_run(alone)
+    metric = {"key": "auc", "value": 1, "timestamp": 1, "model_id": "m-nothing"}
+    body = json.dumps({"run_id": run, "metrics": [metric]}).encode()
+    assert code(ask(alone, "POST", f"{API}/runs/log-batch", body)) == (404, "RESOURCE_DOES_NOT_EXIST")
+    assert json.loads(ask(alone, "GET", f"{API}/runs/get?run_id={run}")[2])["run"]["data"]["metrics"] == []
+
+
 def test_a_killed_console_has_every_metric_it_acknowledged(tmp_path: Path) -> None:
     console = Console(tmp_path, "sqlite")
     run = new_run(console)

@@ -197,7 +197,7 @@ def measured(ws: Workspace, run: str, metrics: Sequence[MetricIn]) -> None:
         told = [one.key, run, one.dataset_name, one.dataset_digest]
         place = blake3(msgspec.json.encode([*told, one.step, one.timestamp])).hexdigest()[:32]
         rows[one.model_id, place] = {
-            "run": one.model_id[:40],
+            "run": one.model_id,
             "kind": _KIND,
             "name": place,
             "text": msgspec.json.encode(told).decode(),

@@ -389,8 +389,10 @@ def _write(
     single: bool = False,
 ) -> None:
     """All of it or nothing. What was sent twice counts once: a client sends again when an answer is lost."""
-    from flyball.compat.mlflow.logged_models import measured
+    from flyball.compat.mlflow.logged_models import find, measured
 
+    for model in {one.model_id for one in metrics if one.model_id}:
+        find(ws, model, allow_deleted=True)
     name = (tags or {}).pop(RUN_NAME, "")
     points = [Point(one.key, one.value, one.step, one.timestamp * 1000) for one in metrics]
     store = RunStore(ws.ledger)
