@@ -175,11 +175,11 @@ def checkout(
 @verb("data status", reads=True)
 def status(name: str = "", *, ws: Workspace = CURRENT) -> Statuses:
     """Say which files have changed since their newest snapshot; unchanged ones are not read. Exit 1 when some have."""
-    from flyball.versions import data
+    from flyball.versions import naming  # no dataframe is loaded to look at files
     from flyball.versions.status import status_of
 
     if name:
-        newest = [data.resolve(ws.ledger, name)]
+        newest = [naming.resolve(ws.ledger, name)]
     else:
         newest = list(
             {one.name: one for one in ws.ledger.ls("snapshot", Snapshot) if not one.forgotten}.values()

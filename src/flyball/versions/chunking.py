@@ -8,6 +8,7 @@ exactly those of one pass from the beginning.
 from __future__ import annotations
 
 import os
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
@@ -101,7 +102,8 @@ class Cutter:
         while filled < len(view) and (read := os.preadv(handle, [view[filled:]], start + filled)):
             filled += read
         data = view[:filled]
-        pieces = cut_bytes(data, [one - start for one in forced if start < one < start + filled])
+        within = forced[bisect_right(forced, start) : bisect_left(forced, start + filled)]
+        pieces = cut_bytes(data, [one - start for one in within])
         return _Cut(start, data, pieces, buffer)
 
 
@@ -132,14 +134,15 @@ class _Seam:
     """Joins segments that were cut each by itself; holds the chunk that the last one did not end."""
 
     def __init__(self, forced: Sequence[int]) -> None:
-        self._forced = frozenset(forced)
+        self._forced = forced
+        self._ends = frozenset(forced)
         self._open = b""
 
     def joined(self, cut: _Cut, *, last: bool) -> list[Piece]:
         """The chunks that end in this segment (all that are left, when it is the last)."""
         end = cut.start + len(cut.data)
         pieces = self._over_the_seam(cut) if self._open else list(cut.pieces)
-        if last or not pieces or end in self._forced or len(pieces[-1].data) == MOST_BYTES:
+        if last or not pieces or end in self._ends or len(pieces[-1].data) == MOST_BYTES:
             self._open = b""
             return pieces
         self._open = bytes(pieces.pop().data)
@@ -156,7 +159,10 @@ class _Seam:
         while True:
             joint = self._open + bytes(cut.data[:taken])
             base = cut.start - head_bytes
-            forced = sorted(one - base for one in self._forced if base < one < base + len(joint))
+            within = self._forced[
+                bisect_right(self._forced, base) : bisect_left(self._forced, base + len(joint))
+            ]
+            forced = [one - base for one in within]
             pieces: list[Piece] = []
             at = 0
             cutter = cut_bytes(joint, forced)

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from flyball.errors import Invalid, Unavailable
+from flyball.versions import parquet
 
 ROWS_PER_GROUP = 64 * 1024
 
@@ -26,7 +27,7 @@ def written(source: Any, path: Path) -> Path:
             source.sink_parquet(path, compression="zstd", row_group_size=ROWS_PER_GROUP, maintain_order=True)
         else:
             frame = source if isinstance(source, pl.DataFrame) else _polars(source)
-            frame.write_parquet(path, compression="zstd", row_group_size=ROWS_PER_GROUP)
+            parquet.write(frame, path)
     except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
         raise Invalid(
             f"the frame of {path.stem!r} can't be written as Parquet: {error}", "cast that column"

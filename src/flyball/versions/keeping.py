@@ -6,6 +6,7 @@ and larger ones are cut by their content. Every file keeps the digest of all its
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import time
@@ -21,6 +22,7 @@ from flyball.errors import Conflict, FlyballError, Invalid, NotFound, Unavailabl
 from flyball.stores.blob_writing import read_pieces
 from flyball.stores.blobs import Blobs
 from flyball.stores.pack_session import PackSession, Place
+from flyball.versions import parquet
 from flyball.versions.chunking import LEAST_BYTES, SEGMENT_BYTES, Cutter, Piece, cut_bytes
 from flyball.versions.manifest import Held, Manifest, Runs, compact, runs_of, triples
 from flyball.versions.sources import Source
@@ -125,7 +127,7 @@ class Keeper:
                 self._put_waiting()
         else:
             runs: list[int] = []
-            self._session.put(cut_bytes(data), lambda places: runs_of(places, runs))
+            self._session.put(cut_bytes(data, _forced(data)), lambda places: runs_of(places, runs))
             self._unfinished.append((path, digest, len(data), runs))
         return digest
 
@@ -220,7 +222,9 @@ class Keeper:
         whole = blake3()
         runs: list[int] = []
         size_bytes = 0
-        for segment in self._cutter.cut(handle):
+        with os.fdopen(os.dup(handle), "rb") as file:
+            forced = parquet.column_bounds(file, os.fstat(handle).st_size)
+        for segment in self._cutter.cut(handle, forced):
             size_bytes += len(segment.data)
             hashed = self._hashing.submit(whole.update, segment.data)
 
@@ -233,6 +237,12 @@ class Keeper:
         self._session.flush()
         self.read_bytes += size_bytes
         return tuple(runs), whole.digest(), size_bytes
+
+
+def _forced(data: bytes) -> list[int]:
+    """Where chunks of a file end whatever the content says: at the columns of Parquet. Measured on flights with one cell
+    changed: 775 kB of 2.9 MB stored instead of 1,117; 134 instead of 423 as Arrow writes it."""
+    return parquet.column_bounds(io.BytesIO(data), len(data)) if data.endswith(parquet.MAGIC) else []
 
 
 def _read(handle: int, size_bytes: int) -> bytes:

@@ -27,7 +27,7 @@ MAGIC = b"FBFILES1"
 Runs = tuple[int, ...]  # pack, first chunk, how many; and so on
 
 
-class Held(msgspec.Struct, frozen=True, array_like=True):
+class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One file: ``runs`` of chunks in packs, or ``None`` where its bytes are a blob of their own."""
 
     path: str

@@ -62,11 +62,14 @@ def status_of(blobs: Blobs, snapshot: Snapshot, root: Path) -> DataStatus:
             snapshot.source.get("query") or snapshot.source.get("paths") or snapshot.source.get("frame", "")
         )
         return DataStatus(**{**known, "source": said}, state="not tracked")
+    listed_at_ns = time.time_ns()
     try:
         found = sources.find(path, root)
     except NotFound:
         return DataStatus(**known, state="gone")
     tracked = Tracked.open(blobs, found.top)
+    if tracked.are(snapshot.digest, found.files):
+        return DataStatus(**known, state="unchanged", files=len(found.files))
     held = Content(snapshot, blobs).held
     changes: list[Change] = []
     read = 0
@@ -89,6 +92,8 @@ def status_of(blobs: Blobs, snapshot: Snapshot, root: Path) -> DataStatus:
     there = {one.inside for one in found.files}
     changes += [Change(path, "deleted") for path in held if path not in there]
     tracked.save()
+    if not changes:
+        tracked.note(snapshot.digest, found.files, listed_at_ns)
     changes.sort(key=lambda one: one.path)
     return DataStatus(
         **known,

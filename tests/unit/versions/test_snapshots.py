@@ -175,8 +175,8 @@ def test_a_file_that_changed_once_while_it_was_read_is_read_again(blobs, tmp_pat
         def __init__(self, cutter):
             self.cutter, self.pool, self.left = cutter, cutter.pool, [b"n\n2\n"]
 
-        def cut(self, handle):
-            for segment in self.cutter.cut(handle):
+        def cut(self, handle, forced):
+            for segment in self.cutter.cut(handle, forced):
                 if self.left:
                     with path.open("ab") as file:
                         file.write(self.left.pop())
