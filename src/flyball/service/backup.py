@@ -123,7 +123,7 @@ def _scratch(path: Path) -> Iterator[Path]:
 
     for left in path.parent.glob(f".{path.name}.*"):
         pid, _, kind = left.name.removeprefix(f".{path.name}.").partition(".")
-        if kind in ("part", "scratch") and pid.isdecimal() and not psutil.pid_exists(int(pid)):
+        if kind in ("part", "scratch") and pid.isdecimal() and not psutil.pid_exists(int(pid)):  # type: ignore[no-untyped-call]  # psutil has no types
             shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
     folder = path.with_name(f".{path.name}.{os.getpid()}.scratch")
     folder.mkdir()
