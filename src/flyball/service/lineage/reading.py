@@ -234,7 +234,9 @@ def _needs_no_record(noun: str, name: str) -> bool:
     """Bytes, names of what has versions, and what only others speak of."""
     if noun in ("model", "view", "service"):
         return "@" not in name
-    return noun in ("artifact", "source", "commit", "experiment")
+    if noun == "experiment":
+        return name == "0"  # the default one is written down when it is first changed
+    return noun in ("artifact", "source", "commit")
 
 
 def _subjects(noun: str, name: str) -> tuple[str, ...]:
