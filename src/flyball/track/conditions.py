@@ -100,6 +100,9 @@ def _fact_value(one: Compare) -> sa.ColumnElement[bool]:
         met = compared(FACTS.c.number, one.op, one.value)
         # NaN, and a param that is no number, differ from every number and are neither more nor less.
         return sa.or_(FACTS.c.number.is_(None), met) if one.op == "!=" else met
+    if one.kind == "param" and one.op == "=" and (number := number_of(str(one.value))) is not None:
+        # The index has numbers, not texts: without it every run's param is fetched to be compared.
+        return sa.and_(FACTS.c.number == number, compared(FACTS.c.text, one.op, one.value))
     if one.kind == "param" and one.op in (">", ">=", "<", "<="):
         number = number_of(str(one.value))
         text = compared(FACTS.c.text, one.op, one.value)
