@@ -120,7 +120,8 @@ class ActiveRun:
     def _checked(self, name: str, value: Any, step: Any) -> tuple[float, int]:
         self._check_metric(name)
         try:
-            number = float(value)
+            # a tensor that learns warns when float() is asked of it; .item() is its own way out
+            number = float(value.item() if hasattr(value, "item") else value)
         except (TypeError, ValueError, RuntimeError) as error:
             raise Invalid(f"the metric {name} is {value!r:.80}, not a number", "log a number") from error
         if type(step) is not int:
