@@ -62,7 +62,10 @@ class Content:
         if held.runs is None:
             return self._blobs.get(held.entry.digest)
         if len(held.runs) == 3 and held.runs[2] == 1:
-            data = self._reader.chunk(self.manifest.packs[held.runs[0]], held.runs[1])
+            pack = self.manifest.packs[held.runs[0]]
+            if self._reader.rows(pack)[held.runs[1]].digest == held.digest:
+                return self._reader.chunk(pack, held.runs[1])  # checked there: the one chunk is the file
+            data = self._reader.chunk(pack, held.runs[1])
         else:
             data = b"".join(self._chunks(held))
         if blake3(data).digest() != held.digest:

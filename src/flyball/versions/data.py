@@ -131,10 +131,12 @@ def add_found(
             for one in found.files:
                 keeper.keep(one)
             kept = keeper.finish()
-        if tracked is not None:
-            tracked.save()
         files = tuple(one.entry for one in kept.files)
         digest = manifest_digest(files)
+        if tracked is not None:
+            tracked.save()
+            if keeper.as_listed(found.files):
+                tracked.note(digest, found.files, found.listed_at_ns)
         if before is not None and before.digest == digest:
             return before
         schema, rows, statistics = _described(blobs, found, keeper, kept) if describe else ({}, None, {})

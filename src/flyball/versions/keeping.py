@@ -10,7 +10,7 @@ import io
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -149,6 +149,10 @@ class Keeper:
             return mark_of(path.stat()) == self._marks[inside]
         except OSError:
             return False
+
+    def as_listed(self, files: Sequence[Source]) -> bool:
+        """Whether every file was kept as it was when the files were listed."""
+        return all(self._marks.get(one.inside) == mark_of(one.status) for one in files)
 
     def finish(self) -> Manifest:
         """Everything has its place; the manifest of what was kept."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import stat
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,7 @@ class Found(NamedTuple):
 
     top: Path
     files: list[Source]
+    listed_at_ns: int = 0
 
 
 def find(source: str | Path | Iterable[str | Path], root: Path | None = None) -> Found:
@@ -34,11 +36,12 @@ def find(source: str | Path | Iterable[str | Path], root: Path | None = None) ->
     folders don't count; links are followed, and one that leads back to its own folder is said.
     """
     here = root or Path.cwd()
+    listed_at_ns = time.time_ns()
     if isinstance(source, str | Path):
         found = _expand(Path(here, source), str(source))
     else:
         found = _listed([Path(here, one) for one in source])
-    return Found(found.top, sorted(found.files, key=lambda one: one.inside))
+    return Found(found.top, sorted(found.files, key=lambda one: one.inside), listed_at_ns)
 
 
 def _listed(paths: list[Path]) -> Found:

@@ -62,7 +62,6 @@ def status_of(blobs: Blobs, snapshot: Snapshot, root: Path) -> DataStatus:
             snapshot.source.get("query") or snapshot.source.get("paths") or snapshot.source.get("frame", "")
         )
         return DataStatus(**{**known, "source": said}, state="not tracked")
-    listed_at_ns = time.time_ns()
     try:
         found = sources.find(path, root)
     except NotFound:
@@ -93,7 +92,7 @@ def status_of(blobs: Blobs, snapshot: Snapshot, root: Path) -> DataStatus:
     changes += [Change(path, "deleted") for path in held if path not in there]
     tracked.save()
     if not changes:
-        tracked.note(snapshot.digest, found.files, listed_at_ns)
+        tracked.note(snapshot.digest, found.files, found.listed_at_ns)
     changes.sort(key=lambda one: one.path)
     return DataStatus(
         **known,
