@@ -26,7 +26,7 @@ LETTERS_OF_A_VALUE = 1_048_576
 _MANY = 1000  # names: looked up by sixteen, and beyond this all at once
 
 
-class Latest(msgspec.Struct, frozen=True):
+class Latest(msgspec.Struct, frozen=True, gc=False):  # 50,000 in a search of 5,000 runs
     """Where a metric stands: its latest value, and how many points its history has."""
 
     value: float

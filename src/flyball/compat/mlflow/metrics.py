@@ -43,7 +43,7 @@ class _Interval(Asked):
     max_results: int = MOST_POINTS
 
 
-class Measured(msgspec.Struct, omit_defaults=True):
+class Measured(msgspec.Struct, omit_defaults=True, gc=False):
     """One point; ``run_id`` is said when there are several runs."""
 
     key: str

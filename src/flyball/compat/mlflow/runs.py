@@ -191,14 +191,14 @@ def info_of(head: Head, location: str) -> dict[str, Any]:
     return info
 
 
-class _Metric(msgspec.Struct):
+class _Metric(msgspec.Struct, gc=False):
     key: str
     value: float | str
     timestamp: int
     step: int
 
 
-class _Tag(msgspec.Struct):
+class _Tag(msgspec.Struct, gc=False):
     key: str
     value: str
 
