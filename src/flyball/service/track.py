@@ -55,13 +55,13 @@ def start(
     It is in the experiment of its name unless ``experiment`` names another; ``system_s=10`` measures the machine as well.
     """
     from flyball.track import experiments
-    from flyball.track.liveness import recover
+    from flyball.track.liveness import recover_now_and_then
     from flyball.versions import capture, capture_late
 
     ws = ws or Workspace.current()
 
     def begin() -> ActiveRun:
-        recover(ws.ledger)
+        recover_now_and_then(ws.ledger)
         outer = current()
         found = experiments.ensure(
             ws.ledger, experiment or (name if name != "script" else experiments.DEFAULT_NAME), actor=ws.actor

@@ -162,8 +162,7 @@ class Transaction:
         by_row = self._connection.dialect.name == "sqlite"
         seq = int(added_event.lastrowid if by_row else added_event.scalar_one())
         _project(self._connection, changed, seq)
-        for edge in added:
-            _add_edge(self._connection, edge, seq)
+        _add_edges(self._connection, added, seq)
         self.last = event.id
         return msgspec.structs.replace(event, seq=seq)
 
@@ -402,8 +401,8 @@ class Ledger:
             ).all()
             for seq, sets, body in rows:
                 _project(connection, _sets_decoder.decode(sets), seq)
-                for edge in _body_decoder.decode(body).get(EDGES_KEY, ()):
-                    _add_edge(connection, Edge(*edge), seq)
+                added = [Edge(*edge) for edge in _body_decoder.decode(body).get(EDGES_KEY, ())]
+                _add_edges(connection, added, seq)
         return len(rows)
 
 
@@ -445,8 +444,10 @@ def _project(connection: Connection, changed: Sequence[Sets], seq: int) -> None:
         _SET_RECORD.run(connection, row)
 
 
-def _add_edge(connection: Connection, edge: Edge, seq: int) -> None:
-    _ADD_EDGE.run(connection, {"made": edge.made, "of": edge.of, "role": edge.role, "seq": seq})
+def _add_edges(connection: Connection, edges: Sequence[Edge], seq: int) -> None:
+    if edges:
+        rows = [{"made": edge.made, "of": edge.of, "role": edge.role, "seq": seq} for edge in edges]
+        _ADD_EDGE.run_many(connection, rows)
 
 
 def _find(connection: Connection, noun: str, key: str, kind: type[T]) -> T | None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -81,6 +83,18 @@ def recover(ledger: Ledger) -> list[Run]:
             put_head(tx, ended)
             recovered.append(ended)
     return recovered
+
+
+def recover_now_and_then(ledger: Ledger) -> None:
+    """:func:`recover`, at most every ten seconds: a program that starts many runs should not look before each."""
+    now = time.monotonic()
+    if now - _looked.get(ledger, -_LOOK_AGAIN_S) >= _LOOK_AGAIN_S:
+        _looked[ledger] = now
+        recover(ledger)
+
+
+_LOOK_AGAIN_S = 10.0
+_looked: WeakKeyDictionary[Ledger, float] = WeakKeyDictionary()
 
 
 def _started_tick(pid: int) -> str:

@@ -37,6 +37,7 @@ WAKE_AT = 50_000  # values waiting: the thread is woken before its time
 WAIT_AT = (
     2_000_000  # values waiting (some 300 MB): the caller waits for a batch, so that memory stays bounded
 )
+_LINGER = 20  # turns without a run before the thread sleeps until it is woken
 _ALONE_AT = 1000  # values waiting for a caller that writes itself
 _PATIENCE_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # before a batch that failed is tried again
 
@@ -231,6 +232,7 @@ class _Thread(threading.Thread):
     def __init__(self) -> None:
         super().__init__(name="flyball-runs", daemon=True)
         self.wake = threading.Event()
+        self._asleep = False
         self._writers: list[Writer] = []
 
     @classmethod
@@ -250,21 +252,29 @@ class _Thread(threading.Thread):
 
     def add(self, writer: Writer) -> None:
         self._writers.append(writer)
-        self.wake.set()
+        if self._asleep:
+            self.wake.set()
 
     def drop(self, writer: Writer) -> None:
         if writer in self._writers:
             self._writers.remove(writer)
 
     def run(self) -> None:
+        """Every half second write what waits; a thread that was woken by each run would cost short ones a switch."""
+        idle = 0
         while True:
-            idle = not self._writers
-            self.wake.wait(None if idle else EVERY_S)
+            idle = 0 if self._writers else idle + 1
+            if idle > _LINGER:
+                self._asleep = True  # said before the look: a run that begins now sees it, or is seen here
+                if not self._writers:
+                    self.wake.wait()
+                self._asleep = False
+                idle = 0
+            else:
+                self.wake.wait(EVERY_S)
             self.wake.clear()
-            if idle:
-                if self not in self._known.values():
-                    return
-                continue  # a run has begun: its first batch may gather, or its end comes first and writes it
+            if self not in self._known.values():
+                return  # the ledger is gone
             for writer in list(self._writers):
                 writer.step()
 
