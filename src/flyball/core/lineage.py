@@ -16,6 +16,12 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 Direction = Literal["up", "down"]
+PARTS = ("file", "manifest", "source", "artifact", "native", "patch")  # roles of links to bytes
+
+
+def is_part(role: str) -> bool:
+    """Whether a link of this role leads to bytes that a thing consists of, not to what it was made from."""
+    return role.partition(":")[0] in PARTS
 
 
 class Node(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -49,13 +49,16 @@ class Explanation(msgspec.Struct, kw_only=True):
         return "\n".join(text)
 
 
-class Document(msgspec.Struct, kw_only=True):
-    """The lineage in another form; ``text`` is the whole document, or where it was written or sent."""
+class Document:
+    """The lineage in another form; ``text`` is the whole document, or says where it was written or sent.
 
-    form: str
-    content: Any  # of JSON forms; None of the others
-    text: str
-    broken: list[str]
+    Scripts get the content itself (``result``), or the text where it is no JSON.
+    """
+
+    def __init__(self, text: str, broken: list[str], content: Any = None) -> None:
+        self.text = text
+        self.broken = broken
+        self.content = content
 
     @property
     def exit_code(self) -> int:
@@ -209,22 +212,17 @@ def _document(
         from flyball.service.lineage.openlineage import events, send
 
         sent = send(emit, events(ws, reading, graph))
-        return Document(
-            form="openlineage",
-            content={"sent": sent, "to": emit},
-            text=f"sent {sent} events to {emit}",
-            broken=broken,
-        )
+        return Document(f"sent {sent} events to {emit}", broken, {"sent": sent, "to": emit})
     content, text = _FORMS[form](ws, reading, graph)
     if not out:
-        return Document(form=form, content=content, text=text, broken=broken)
+        return Document(text, broken, content)
     path = Path(out)
     try:
-        path.write_text(text + "\n")
+        path.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise Unavailable(f"{path} can't be written: {error.strerror}", "does its folder exist?") from error
     told = f"wrote {path}" + (f"\n{said}" if said else "")
-    return Document(form=form, content={"out": str(path), "broken": broken}, text=told, broken=broken)
+    return Document(told, broken, {"out": str(path), "broken": broken})
 
 
 def _as_tree(_ws: Workspace, _reading: Reading, graph: Graph) -> tuple[Any, str]:

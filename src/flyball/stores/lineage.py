@@ -13,12 +13,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from flyball.core.events import Event
-from flyball.core.lineage import Direction
+from flyball.core.lineage import PARTS, Direction
 from flyball.stores.engine import starts_with
 from flyball.stores.metadata import EDGES, EVENTS, RECORDS, _event
 
 T = TypeVar("T")
-PARTS = ("file", "manifest", "source", "artifact", "native", "patch")
 _AT_ONCE = 2000  # keys of one IN (...): far below every engine's bound
 
 
@@ -123,11 +122,6 @@ class LedgerReader:
             except (msgspec.MsgspecError, TypeError, ValueError):
                 continue  # --verify names it
         return found
-
-
-def is_part(role: str) -> bool:
-    """Whether a link of this role leads to bytes that a thing consists of, not to what it was made from."""
-    return role.partition(":")[0] in PARTS
 
 
 def _part() -> sa.ColumnElement[bool]:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from flyball.core.lineage import Node
+from flyball.core.lineage import Node, is_part
 from flyball.service.lineage.nouns import Ref, key_of, refs_of, table_of
-from flyball.stores.lineage import LedgerReader, is_part
+from flyball.stores.lineage import LedgerReader
 
 if TYPE_CHECKING:
     from flyball.service.lineage.reading import Reading

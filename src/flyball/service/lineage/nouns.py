@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from flyball.core.hashing import is_digest
-from flyball.stores.lineage import is_part
+from flyball.core.lineage import is_part
 
 IDS = {"run_": "run", "rep_": "report", "dec_": "decision", "inc_": "incident", "m-": "logged_model"}
 BY_DIGEST = ("code", "environment", "configuration", "hardware", "dataset")  # records whose key is a digest

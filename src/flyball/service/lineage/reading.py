@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from flyball.core.hashing import is_digest
-from flyball.core.lineage import Direction, Graph, Node
+from flyball.core.lineage import Direction, Graph, Node, is_part
 from flyball.service.lineage.around import Around
 from flyball.service.lineage.backward import Backward, Step
 from flyball.service.lineage.nouns import (
@@ -27,7 +27,7 @@ from flyball.service.lineage.nouns import (
     refs_of,
 )
 from flyball.stores.ledger_check import Wanted
-from flyball.stores.lineage import EdgeRow, LedgerReader, batches, is_part
+from flyball.stores.lineage import EdgeRow, LedgerReader, batches
 from flyball.stores.run_tables import ARTIFACTS
 
 if TYPE_CHECKING:

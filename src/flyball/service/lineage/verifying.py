@@ -10,13 +10,13 @@ import sqlalchemy as sa
 from blake3 import blake3
 
 from flyball.core.hashing import is_digest
-from flyball.core.lineage import Graph, Node
+from flyball.core.lineage import Graph, Node, is_part
 from flyball.errors import FlyballError, NotFound
 from flyball.service.lineage.nouns import refs_of, table_of
 from flyball.service.lineage.reading import Reading
 from flyball.service.workspace import Workspace
 from flyball.stores import ledger_check
-from flyball.stores.lineage import LedgerReader, is_part
+from flyball.stores.lineage import LedgerReader
 from flyball.stores.run_tables import ARTIFACTS, FACTS, POINTS, RUNS, SUMMARIES
 
 _GONE = " is gone"
