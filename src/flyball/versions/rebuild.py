@@ -1,7 +1,7 @@
 """Build a run's environment again with uv: the same Python, every package at its version, from where it came.
 
-First without network, from uv's cache; then from the index. What neither has is taken from the environment that is
-running, where it has the same version. An editable package is linked to its restored folder.
+First without network, from uv's cache; a few that it lacks are taken from the environment that is running, where that has
+the same version from the same source; else the index is asked. An editable package is linked to its restored folder.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from flyball.versions import environment as environments
 from flyball.versions.environment import EDITABLE, Distribution
 
 INSTALL_S = 1800.0
+MOST_COPIED = 8  # packages taken from the running environment before the index is asked
 _WITHOUT = re.compile(
     r"Because (?:only )?(?:there (?:is|are) no versions? of )?([A-Za-z0-9._-]+?)(?:==\S+)? "
     r"(?:was not found|is available|and you require|has no|needs to be|has a)|"
@@ -56,9 +57,7 @@ def rebuild(
     for name in copied:
         _copy(present[name], site)
     if copied:
-        notes.append(
-            f"taken from this environment, as uv's cache and the index don't have them: {', '.join(copied)}"
-        )
+        notes.append(f"taken from this environment, as uv's cache lacks them: {', '.join(copied)}")
     for name, (place, imports) in links.items():
         _link(name, wanted.packages[name], place, imports, site, present.get(name))
     _scripts(folder, [*copied, *links], site)
@@ -140,29 +139,42 @@ def _running_flyball(version: str) -> tuple[Path, tuple[str, ...]] | None:
 def _install(
     uv: str, folder: Path, pins: dict[str, str], present: Mapping[str, Distribution], wanted: Environment
 ) -> list[str]:
-    """Install the pins; returns the names of those that only the running environment has."""
+    """Install the pins; returns the names of those that were left to be copied from the running environment.
+
+    The index is asked once, when uv's cache lacks more than a few packages or one that is not here either.
+    """
     left = dict(pins)
     copied: list[str] = []
-    online = False
+    may_ask = not _is_forbidden()
     while left:
-        status, said = _pip(uv, folder, list(left.values()), offline=not online)
+        status, said = _pip(uv, folder, list(left.values()), offline=True)
         if status == 0:
             return copied
-        if not online and not _is_forbidden():
-            online = True
-            continue
-        name = _named_in(said, left)
-        unavailable = [name] if name else _alone(uv, folder, left, offline=not online)
-        if not unavailable:
-            raise Unavailable(
-                f"uv can't install the run's packages: {_short(said)}", "or give --this-environment"
-            )
-        gone = [one for one in unavailable if not _has(present, one, wanted)]
-        if gone:
-            _refuse_gone(gone, pins, said)
-        copied += unavailable
-        left = {name: pin for name, pin in left.items() if name not in unavailable}
+        missing = _missing(uv, folder, left, said)
+        here = [name for name in missing if _has(present, name, wanted)]
+        if may_ask and (len(here) < len(missing) or len(copied) + len(here) > MOST_COPIED):
+            may_ask = False
+            status, said = _pip(uv, folder, list(left.values()), offline=False)
+            if status == 0:
+                return copied
+            continue  # what it fetched before it failed is in the cache now
+        if len(here) < len(missing):
+            _refuse_gone([name for name in missing if name not in here], pins, said)
+        copied += here
+        left = {name: pin for name, pin in left.items() if name not in here}
     return copied
+
+
+def _missing(uv: str, folder: Path, left: Mapping[str, str], said: str) -> list[str]:
+    """The packages that uv's cache lacks: the one that uv names, or each that fails by itself."""
+    if name := _named_in(said, left):
+        return [name]
+    found = [name for name, pin in left.items() if _pip(uv, folder, [pin], "--dry-run", offline=True)[0]]
+    if not found:
+        raise Unavailable(
+            f"uv can't install the run's packages: {_short(said)}", "or give --this-environment"
+        )
+    return found
 
 
 def _refuse_gone(gone: list[str], pins: Mapping[str, str], said: str) -> None:
@@ -186,13 +198,6 @@ def _has(present: Mapping[str, Distribution], name: str, wanted: Environment) ->
 
 def _is_forbidden() -> bool:
     return os.environ.get("UV_OFFLINE", "").lower() in {"1", "true", "yes"}
-
-
-def _alone(uv: str, folder: Path, left: Mapping[str, str], *, offline: bool) -> list[str]:
-    """Which of the pins can't be had, each tried by itself: slow, for an answer of uv's that names none."""
-    return [
-        name for name, pin in left.items() if _pip(uv, folder, [pin], "--dry-run", offline=offline)[0] != 0
-    ]
 
 
 def _pip(uv: str, folder: Path, pins: Sequence[str], *options: str, offline: bool) -> tuple[int, str]:
