@@ -266,6 +266,10 @@ def _route(record: dict[str, Any]) -> Iterator[Ref]:
     yield Ref(_id(record.get("because")), "decided by")
 
 
+def _tag(record: dict[str, Any]) -> Iterator[Ref]:
+    yield Ref(_named("snapshot", f"{record.get('name')}@{record.get('number')}"), "points at")
+
+
 def _prediction(record: dict[str, Any]) -> Iterator[Ref]:
     yield Ref(_named("model", record.get("model")), "answered by")
     yield Ref(_named("model", record.get("assigned")), "assigned")
@@ -344,6 +348,7 @@ NOUNS: dict[str, Noun] = {
     "endpoint": Noun("endpoint", ("generation", "set_at=since", "because"), _route),
     "route": Noun("route", ("set_at=at", "because"), _route),
     "alias": Noun("alias", ("number", "set_at=since", "because"), _alias),
+    "tag": Noun("tag", ("number", "set_at=since", "because"), _tag),
     "experiment": Noun("experiment", ("name", "lifecycle", "tags", "created")),
     "logged_model": Noun(
         "logged model", ("name", "status", "model_type", "params", "tags", "deleted"), _logged_model

@@ -14,9 +14,8 @@ from flyball.stores.lineage import LedgerReader
 
 WHOLE = (".", "workspace")
 _SAME = {"data": "snapshot", "predictions": "prediction", "source": "source"}
-_PREFIXED = (
-    "alias", "commit", "endpoint", "experiment", "model", "package", "prediction", "service", "snapshot", "source", "view",
-)  # fmt: skip
+_BARE = ("endpoint", "experiment", "model", "service", "snapshot", "source", "view")
+_PREFIXED = (*_BARE, "alias", "commit", "package", "prediction", "tag")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 _PREDICTION = re.compile(r"p_[0-9a-z]{26}(\.[0-9]+)?")
 _SHORT_DIGEST = re.compile(r"b3:[0-9a-f]{6,63}")
@@ -35,7 +34,7 @@ def key_of_words(ws: Workspace, ledger: LedgerReader, words: str, direction: Dir
         return key_of_words(ws, ledger, name, direction)
     if found := _by_form(ws, ledger, words):
         return found
-    candidates = [key for one in _PREFIXED if (key := _among(ws, ledger, one, words, direction))]
+    candidates = [key for one in _BARE if (key := _among(ws, ledger, one, words, direction))]
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
@@ -184,6 +183,13 @@ def _versioned(noun: str) -> Callable[[Workspace, LedgerReader, str, Direction],
     return look
 
 
+def _named(noun: str) -> Callable[[Workspace, LedgerReader, str, Direction], str]:
+    def look(_ws: Workspace, ledger: LedgerReader, words: str, _direction: Direction) -> str:
+        return f"{noun}:{words}" if ledger.records([(noun, words)]) else ""
+
+    return look
+
+
 def _endpoint(_ws: Workspace, ledger: LedgerReader, words: str, _direction: Direction) -> str:
     return f"endpoint:{words}" if ledger.records([("route", words)]) else ""
 
@@ -214,6 +220,8 @@ _LOOKS: dict[str, Callable[[Workspace, LedgerReader, str, Direction], str]] = {
         else ""
     ),
     "view": _versioned("view"),
+    "alias": _named("alias"),
+    "tag": _named("tag"),
     "service": _versioned("service"),
     "endpoint": _endpoint,
     "experiment": _experiment,

@@ -96,7 +96,7 @@ def test_a_second_version_is_not_reached_from_the_first(ws: Workspace) -> None:
 @pytest.mark.parametrize(
     "thing",
     [RUN, GATE, DECISION, "delays@champion", "delays@1", "flights@1", "flights", "plane@1", "delays_in@1", "delays#2",
-     "endpoint:delays", "view:plane", "data:flights@1", "run:" + RUN],
+     "endpoint:delays", "view:plane", "data:flights@1", "run:" + RUN, "alias:delays@champion", f"prediction:{PREDICTION}"],
 )  # fmt: skip
 def test_everything_has_an_explanation_that_verifies(ws: Workspace, thing: str) -> None:
     found = explain(thing, verify=True, ws=ws)
