@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol, Self
 
@@ -43,15 +43,16 @@ class _Batch(NamedTuple):
 class PackSession:
     """Everything that one adding puts into packs. ``stored_bytes`` is what was newly written, ``new_chunks`` how many.
 
-    ``lasting`` are packs that a live snapshot names: in a remote store an old pack that none does may be collected while
-    we rely on it, so its chunks are stored again.
+    ``lasting`` are packs that a live snapshot names; they are looked into first. In a remote store an old pack that is
+    none of them may be collected while we rely on it, so its chunks are stored again.
     """
 
-    def __init__(self, blobs: Blobs, pool: ThreadPoolExecutor, *, lasting: Container[str] = ()) -> None:
+    def __init__(self, blobs: Blobs, pool: ThreadPoolExecutor, *, lasting: Sequence[PackRef] = ()) -> None:
         self._blobs = blobs
         self._index: PackIndex = index_of(blobs)
         self._pool = pool
-        self._lasting = lasting
+        self._lasting = {pack.digest for pack in lasting}
+        self._index.learn(blobs, lasting)  # another machine may have written them
         self._thread = threading.local()
         self._batches: deque[_Batch] = deque()
         self._in_flight: set[bytes] = set()

@@ -22,6 +22,7 @@ from flyball.versions.tracked import Tracked
 _FICLONE = 0x40049409
 _PART = ".flyball-part"
 _MOST_WHOLE_BYTES = 4 << 20
+_MOST_PARTS = 512  # of one writev; the kernel takes 1,024
 
 
 class CheckedOut(msgspec.Struct, frozen=True):
@@ -217,9 +218,12 @@ def _of_chunks(content: Content, held: Held, staged: str) -> None:
         with ThreadPoolExecutor(1, thread_name_prefix="flyball-write") as writing:
             waiting = None
             batch: list[bytes] = []
+            size_bytes = 0
             for piece in content.stream(held.path):
                 batch.append(piece)
-                if len(batch) >= 64:
+                size_bytes += len(piece)
+                if size_bytes >= _MOST_WHOLE_BYTES:
+                    size_bytes = 0
                     if waiting is not None:
                         waiting.result()
                     waiting = writing.submit(_write_many, handle, batch)
@@ -232,11 +236,11 @@ def _of_chunks(content: Content, held: Held, staged: str) -> None:
 
 
 def _write_many(handle: int, pieces: list[bytes]) -> None:
-    if not pieces:
-        return
-    written = os.writev(handle, pieces)
-    if written < sum(map(len, pieces)):
-        _write_all(handle, b"".join(pieces)[written:])
+    for start in range(0, len(pieces), _MOST_PARTS):
+        part = pieces[start : start + _MOST_PARTS]
+        written = os.writev(handle, part)
+        if written < sum(map(len, part)):
+            _write_all(handle, b"".join(part)[written:])
 
 
 def _write_all(handle: int, data: bytes) -> None:

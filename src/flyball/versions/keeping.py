@@ -61,8 +61,7 @@ class Keeper:
         self._blobs = blobs
         self._cutter = Cutter()
         self._hashing = ThreadPoolExecutor(1, thread_name_prefix="flyball-hash")
-        lasting = {pack.digest for pack in before.packs} if before else set()
-        self._session = PackSession(blobs, self._cutter.pool, lasting=lasting)
+        self._session = PackSession(blobs, self._cutter.pool, lasting=before.packs if before else ())
         self._before: Mapping[bytes, Held] = {one.digest: one for one in before.files} if before else {}
         self._before_packs = before.packs if before else ()
         self._tracked = tracked
