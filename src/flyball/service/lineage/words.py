@@ -93,9 +93,10 @@ def _by_form(ws: Workspace, ledger: LedgerReader, words: str) -> str:
     """Names whose form says what they are."""
     for prefix, noun in IDS.items():
         if words.startswith(prefix):
-            if not ledger.records([(noun, words)]) and not ledger.edges([words], "up"):
+            if ledger.records([(noun, words)]) or ledger.edges([words], "up"):
+                return words
+            if prefix != "m-":  # two letters that a name may begin with
                 raise _no_record(ledger, noun, words)
-            return words
     if _PREDICTION.fullmatch(words):
         return f"prediction:{words}"
     if is_digest(words):

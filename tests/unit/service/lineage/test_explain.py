@@ -10,12 +10,13 @@ import pytest
 import sqlalchemy as sa
 
 from flyball.core.lineage import Graph
-from flyball.errors import Invalid, NotFound
+from flyball.errors import Invalid, NotFound, Unavailable
 from flyball.service.explain import build, explain
 from flyball.service.lineage.reading import Reading
 from flyball.service.verb import plain, table
 from flyball.service.workspace import Workspace
 from flyball.stores.metadata import EDGES, RECORDS
+from flyball.versions import data
 from tests.unit.service.lineage.story import DECISION, GATE, LATER, PREDICTION, RUN, new_story
 from tests.workspaces import close
 
@@ -243,3 +244,18 @@ def test_the_same_story_on_each_engine(tmp_path: Path, ledger_url: str) -> None:
         connection.execute(RECORDS.delete().where(RECORDS.c.key == "delays@champion"))
     assert any("alias delays@champion" in one for one in explain("delays@2", verify=True, ws=ws).broken)
     close(ws)
+
+
+def test_a_name_may_begin_as_an_id_of_mlflow_does(own: Workspace) -> None:
+    (own.root / "small.csv").write_text("a\n1\n")
+    data.add(own.ledger, own.blobs, "m-small", own.root / "small.csv", actor="x")
+    assert explain("m-small@1", verify=True, ws=own).tree.what == "data"
+
+
+def test_a_picture_is_a_text_for_scripts_and_a_file_for_people(ws: Workspace, tmp_path: Path) -> None:
+    picture = plain(explain("delays@1", as_="svg", ws=ws))
+    assert picture.startswith("<svg ")
+    assert explain("delays@1", verify=True, as_="svg", out=str(tmp_path / "a.svg"), ws=ws).exit_code == 0
+    assert (tmp_path / "a.svg").read_text().count("✓ ok") > 5
+    with pytest.raises(Unavailable, match="can't be written"):
+        explain("delays@1", as_="svg", out=str(tmp_path / "no" / "a.svg"), ws=ws)
