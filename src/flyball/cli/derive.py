@@ -15,6 +15,7 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 
 from flyball import __version__
+from flyball.core.config import give
 from flyball.errors import Invalid, NotFound
 from flyball.service.verb import Verb, table
 
@@ -74,7 +75,13 @@ def _whole(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)
     ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting, like serve.port=8081; repeated."),
+    ] = None,
 ) -> None:
+    if settings:
+        give(_pairs("set", settings, "--set"))
     if version:
         sys.stdout.write(f"flyball {__version__}\n")
         raise typer.Exit
@@ -139,11 +146,11 @@ def _is_table(annotation: Any) -> bool:
     return any(get_origin(one) is dict for one in (annotation, *get_args(annotation)))
 
 
-def _pairs(name: str, given: list[str]) -> dict[str, str]:
+def _pairs(name: str, given: list[str], option: str = "-p") -> dict[str, str]:
     pairs = [one.partition("=") for one in given]
     for key, mark, _ in pairs:
         if not mark:
-            raise Invalid(f"{key!r} is not NAME=VALUE", f"write -p {key}=VALUE", parameter=name)
+            raise Invalid(f"{key!r} is not NAME=VALUE", f"write {option} {key}=VALUE", parameter=name)
     return {key: value for key, _, value in pairs}
 
 

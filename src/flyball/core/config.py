@@ -1,7 +1,7 @@
 """``flyball.toml`` (or ``[tool.flyball]`` in pyproject.toml): where a project keeps its things, per profile.
 
 Later ones win: defaults, the file, its profile, the environment (``FLYBALL_SERVE__PORT=8081``), the command line
-(``--set serve.port=8081``). An unknown key is an error that names the nearest known one. Every value knows where it
+(``flyball --set serve.port=8081 up``). An unknown key is an error that names the nearest known one. Every value knows where it
 came from (:attr:`Resolved.origins`).
 """
 
@@ -21,6 +21,7 @@ from flyball.errors import Invalid, NotFound, nearest
 FILE = "flyball.toml"
 PREFIX = "FLYBALL_"
 COMMAND_LINE = "--set"
+SET = "FLYBALL_SET"  # what --set gave, for this process and those it starts
 
 
 class Project(msgspec.Struct, frozen=True):
@@ -161,7 +162,10 @@ def load(
     values: dict[str, tuple[Any, str]] = {}  # name -> value, origin
     for origin, part in ((named, raw), (f"{named} [profiles.{profile}]", profiles.get(profile, {}))):
         _lay(values, part, origin)
-    for origin, said in ((PREFIX, _from_environment(os.environ)), (COMMAND_LINE, dict(given or {}))):
+    for origin, said in (
+        (PREFIX, _from_environment(os.environ)),
+        (COMMAND_LINE, {**_from_command_line(), **(given or {})}),
+    ):
         for name, text in said.items():
             _lay_text(values, name, text, origin)
     tables: dict[str, dict[str, Any]] = {}
@@ -221,6 +225,20 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
         for name, text in sorted(environment.items())
         if name.startswith(PREFIX) and "__" in name.removeprefix(PREFIX)
     }
+
+
+def give(pairs: Mapping[str, str]) -> None:
+    """Lay settings of the command line over those of the environment, here and in processes that start from now on."""
+    os.environ[SET] = msgspec.json.encode({**_from_command_line(), **pairs}).decode()
+
+
+def _from_command_line() -> dict[str, str]:
+    try:
+        return msgspec.json.decode(os.environ.get(SET) or "{}", type=dict[str, str])
+    except msgspec.DecodeError as error:
+        raise Invalid(
+            f"{SET} is not a JSON object of text: {error}", "flyball --set NAME=VALUE sets it"
+        ) from error
 
 
 # table -> key -> type, as the classes above have them

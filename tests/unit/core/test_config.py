@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flyball.core.config import load
+from flyball.core.config import SET, give, load
 from flyball.errors import Invalid, NotFound
 
 
@@ -114,3 +114,18 @@ def test_every_setting_is_listed_with_its_origin_and_without_secrets(tmp_path: P
     assert items["stores.metadata"].origin == "flyball.toml"
     assert items["serve.port"].origin == "default"
     assert found.config.stores.metadata.endswith("hunter2@db/flyball")  # who opens it has the whole
+
+
+def test_what_the_command_line_gave_holds_here_and_in_processes_started_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SET, "")
+    monkeypatch.setenv("FLYBALL_SERVE__PORT", "2")
+    give({"serve.port": "5"})
+    give({"serve.workers": "6"})
+    found = load(project(tmp_path, ""))
+    assert (found.config.serve.port, found.config.serve.workers) == (5, 6)
+    assert found.origins == {"serve.port": "--set", "serve.workers": "--set"}
+    monkeypatch.setenv(SET, "[]")
+    with pytest.raises(Invalid, match="FLYBALL_SET is not a JSON object"):
+        load(tmp_path)
