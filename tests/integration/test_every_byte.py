@@ -49,7 +49,7 @@ class Home:
         self.folder = folder
         self.state = folder / ".flyball"
         self.ledger = self.state / "ledger.db"
-        self.prediction = ""
+        self.prediction = self.notebook = ""
 
     def run(self, *words: str) -> str:
         done = subprocess.run(
@@ -100,6 +100,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Home:
         for step in range(900):
             run.metric("loss", 1 / (step + 1), step)
         run.artifact(b"<svg/>" * 50, "plots/roc.svg")
+    home.notebook = run.id
     for cursor in ws.log_dir.glob("cursors/*.json"):
         cursor.unlink()
     assert compact(ws.log_dir, ws.tables_dir).records >= 4
@@ -141,12 +142,12 @@ def _checkpoint(ledger: Path) -> None:
 
 
 @pytest.fixture
-def home(original: Home, tmp_path: Path) -> Iterator[Home]:
+def home(original: Home, tmp_path: Path) -> Home:
     """A copy to damage."""
     shutil.copytree(original.folder, tmp_path / "home")
     copy = Home(tmp_path / "home")
-    copy.prediction = original.prediction
-    yield copy
+    copy.prediction, copy.notebook = original.prediction, original.notebook
+    return copy
 
 
 def flips(path: Path, rng: random.Random, many: int) -> Iterator[int]:
@@ -306,6 +307,19 @@ def test_explaining_a_prediction_finds_a_changed_cell_in_all_that_is_behind_it(h
             for column in cells.flips(table, row, columns):
                 code, _ = home.ask(home.prediction)
                 assert code == 1, (table, column, row)
+
+
+def test_explaining_a_run_finds_a_changed_cell_in_its_points_facts_and_artifacts(home: Home) -> None:
+    cells = Cells(home, 5)
+    for table in ("runs", "run_facts", "run_points", "artifacts"):
+        columns, rows = cells.rows(table)
+        mine = [row for row in rows if row[0] == home.notebook]
+        assert mine, table
+        for row in cells.rng.sample(mine, min(len(mine), 4)):
+            for column in cells.flips(table, row, columns):
+                code, said = home.ask(home.notebook)
+                assert code == 1, (table, column, row)
+                assert home.notebook in said
 
 
 def test_every_byte_of_the_ledger_that_holds_something_is_found(home: Home) -> None:
