@@ -18,20 +18,25 @@ import msgspec
 import sqlalchemy as sa
 
 from flyball.core.hashing import is_digest
-from flyball.errors import FlyballError, Refused
+from flyball.errors import FlyballError, NotFound, Refused
 from flyball.stores.metadata import EDGES, RECORDS
-from flyball.stores.run_tables import ARTIFACTS
+from flyball.stores.run_tables import ARTIFACTS, FACTS
 from flyball.track.liveness import is_alive
 
 if TYPE_CHECKING:
     from flyball.service.workspace import Workspace
 
 _DIGEST = re.compile(rb"b3:[0-9a-f]{64}")
+_LISTING_BYTES = 16 << 20
 _MANIFEST = re.compile(rb'"manifest": ?"(b3:[0-9a-f]{64})"')
 
 
 class _Artifact(msgspec.Struct):
     digest: str
+
+
+class _Model(msgspec.Struct):
+    artifact: str = ""
 
 
 class _Step(msgspec.Struct):
@@ -73,6 +78,7 @@ class _Marking:
         self.forgotten: dict[str, bytes] = {}  # snapshot:flights@2 -> its record
         self.weak: set[str] = set()  # digests that count only when something else says so
         self.manifests: set[str] = set()
+        self.listings: set[str] = set()  # blobs that may be lists of others: an MLmodel folder's
 
     def record(self, noun: str, key: str, content: bytes) -> None:
         if noun == "collection":
@@ -89,6 +95,8 @@ class _Marking:
         else:
             self.names |= {key, f"{noun}:{key}"}
             self.keep(content)
+            if noun == "model":
+                self.listings |= {msgspec.json.decode(content, type=_Model).artifact} - {""}
 
     def keep(self, content: bytes) -> None:
         self.reach.kept |= _digests(content)
@@ -167,13 +175,29 @@ def mark(ws: Workspace, *, steps_before: datetime, deleted_before: datetime) -> 
             marking.record(noun, key, bytes(content))
         for owner, digest in _rows(connection, sa.select(ARTIFACTS.c.owner, ARTIFACTS.c.digest)):
             marking.artifact(owner, digest)
+        mentioning = sa.select(FACTS.c.run, FACTS.c.text).where(FACTS.c.text.contains("b3:"))
+        for owner, said in _rows(connection, mentioning):  # tags and params that name bytes
+            for digest in _digests(said.encode(errors="surrogatepass")):
+                marking.artifact(owner, digest)
         for name in ws.blobs.ls_named(""):
             marking.keep(ws.blobs.get_named(name) or b"")
         if ws.plan_path.is_file():
             marking.keep(ws.plan_path.read_bytes())
         marking.follow(_rows(connection, sa.select(EDGES.c.made, EDGES.c.of, EDGES.c.role)))
+    _open_listings(ws, marking)
     _open_manifests(ws, marking)
     return marking.reach
+
+
+def _open_listings(ws: Workspace, marking: _Marking) -> None:
+    """Models whose bytes are a short JSON list of files by digest: the files stay with it."""
+    for digest in sorted(marking.listings):
+        try:
+            if ws.blobs.size_bytes(digest) <= _LISTING_BYTES:
+                content = ws.blobs.read_unchecked(digest)
+                marking.reach.kept |= _digests(content) if content[:1] == b"{" else set()
+        except NotFound:
+            continue  # nothing left to hold
 
 
 def _open_manifests(ws: Workspace, marking: _Marking) -> None:

@@ -268,16 +268,17 @@ class _Keeper:
         return FileEntry(name, self.blobs.put(data), len(data))
 
 
-_put_before: WeakKeyDictionary[Blobs, set[str]] = WeakKeyDictionary()
+_put_before: WeakKeyDictionary[Blobs, dict[str, float]] = WeakKeyDictionary()
+_SEEN_FOR_S = 1800.0  # well below the age at which a collection takes what nothing came to name
 
 
 def _put(file: Path, data: bytes, blobs: Blobs) -> str:
-    """Store it, unless this process did already: a look into the store costs more than the hash."""
+    """Store it, unless this process did just now: a look into the store costs more than the hash."""
     digest = digest_bytes(data)
-    seen = _put_before.setdefault(blobs, set())
-    if digest not in seen:
+    seen = _put_before.setdefault(blobs, {})
+    if time.monotonic() - seen.get(digest, float("-inf")) > _SEEN_FOR_S:
         blobs.put(data)
-        seen.add(digest)
+        seen[digest] = time.monotonic()
     return digest
 
 

@@ -20,6 +20,7 @@ from flyball.core.events import Edge
 from flyball.core.hashing import digest_bytes
 from flyball.core.records import Run
 from flyball.errors import Invalid, NotFound, Refused
+from flyball.models.mlmodel.folder import manifest_of
 from flyball.service.gc import gc, span_s
 from flyball.service.workspace import Workspace
 from flyball.stores.artifacts import ArtifactStore
@@ -306,3 +307,22 @@ def test_whatever_is_written_dropped_and_collected_every_reachable_byte_stays(
 def test_a_missing_blob_is_still_named_as_missing(ws: Workspace) -> None:
     with pytest.raises(NotFound):
         ws.blobs.get("b3:" + "0" * 64)
+
+
+def test_the_files_of_an_mlmodel_folder_stay_with_the_model(ws: Workspace) -> None:
+    files = {"MLmodel": put(ws, b"flavors: {}"), "data/model.xgb": put(ws, b"trees")}
+    artifact = put(ws, manifest_of(files))
+    write(ws, "model", "m@1", {"name": "m", "artifact": artifact, "format": "mlmodel"})
+    stray = put(ws, b"stray")
+    assert collect(ws).removed == (stray,)
+    assert sorted(ws.blobs.ls()) == sorted([artifact, *files.values()])
+
+
+def test_bytes_that_a_tag_names_stay(ws: Workspace) -> None:
+    named = put(ws, b"named by a tag")
+    record = run_record("run_1")
+    with ws.ledger.transaction() as tx:
+        tx.append("run.started", "run_1", actor="x", sets=[("run", "run_1", record)])
+        put_head(tx, record)
+    RunStore(ws.ledger).write("run_1", tags={"made": f"see {named}"})
+    assert collect(ws).blobs == 0
