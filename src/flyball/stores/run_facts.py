@@ -6,7 +6,7 @@ A param is written once; of a tag the last value counts; of a metric the latest 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -374,9 +374,3 @@ def _line(row: Sequence[Any]) -> bytes:
 
 
 _encode = msgspec.json.Encoder().encode
-
-
-def blocks_of(connection: Connection, run: str, name: str) -> Iterator[Any]:
-    """The blocks of one history, in order."""
-    query = sa.select(POINTS).where(POINTS.c.run == run, POINTS.c.name == name).order_by(POINTS.c.block)
-    yield from connection.execute(query)

@@ -18,9 +18,8 @@ from flyball.core.clock import to_us
 from flyball.core.records import Run
 from flyball.errors import Invalid, NotFound
 from flyball.stores import run_facts, run_summaries
-from flyball.stores.points import link, unpack
 from flyball.stores.prepared import Prepared
-from flyball.stores.run_tables import FACTS, POINTS, RUNS, SUMMARIES, upsert
+from flyball.stores.run_tables import RUNS, upsert
 
 if TYPE_CHECKING:
     from flyball.stores.metadata import Ledger, Transaction
@@ -133,70 +132,3 @@ def bounded_params(known: dict[str, Any], logged: dict[str, str], typed: dict[st
                 value = content  # another process wrote it first, and differently
             found[name] = value
     return found
-
-
-def problems(ledger: Ledger, run: str) -> list[str]:
-    """What of a run's rows is not what was written; empty when every byte holds."""
-    record = ledger.find("run", run, Run)
-    if record is None:
-        return [f"run {run} is gone from the ledger"]
-    with ledger.reading() as connection:
-        content = connection.execute(sa.select(RUNS).where(RUNS.c.id == run)).first()
-        if content is None:
-            return [f"run {run} is gone from the table of runs"]
-        found = [
-            f"{name} of run {run} differs from its record"
-            for name, value in head_of(record).items()
-            if content._mapping[name] != value
-        ]
-        named: set[str] = set()
-        for row in connection.execute(sa.select(FACTS).where(FACTS.c.run == run)):
-            if row.kind == "metric":
-                named.add(row.name)
-                found += _history_problems(connection, row)
-            elif row.kind == "param" and row.number != run_facts.number_of(row.text):
-                found.append(f"the param {row.name} of run {run} has changed")
-        for name in connection.execute(
-            sa.select(POINTS.c.name).where(POINTS.c.run == run).distinct()
-        ).scalars():
-            if name not in named:
-                found.append(f"the metric {name} of run {run} is gone, its points are there")
-        facts, seal = run_facts.sealed(connection, run)
-        summary = connection.execute(sa.select(SUMMARIES.c.content).where(SUMMARIES.c.run == run)).scalar()
-        if summary is not None and bytes(summary) != run_summaries.pack(facts):
-            found.append(f"the summary of run {run} is not what its facts say")
-        if record.seal and seal != record.seal:
-            found.append(f"params, tags, metrics or artifacts of run {run} have changed since it was sealed")
-    return found
-
-
-def _history_problems(connection: Connection, fact: Any) -> list[str]:
-    what = f"the history of {fact.name} of run {fact.run}"
-    before, points, latest = b"", 0, None
-    last = -1
-    for block in run_facts.blocks_of(connection, fact.run, fact.name):
-        content = bytes(block.content)
-        last += 1
-        if (
-            block.block != last
-            or bytes(block.before) != before
-            or len(content) != 24 * block.n
-            or link(before, fact.run, fact.name, block.block, content) != bytes(block.chain)
-        ):
-            return [f"block {block.block} of {what} has changed"]
-        series = unpack(content, block.n)
-        if any(block._mapping[name] != value for name, value in run_facts.bounds(series).items()):
-            return [f"block {block.block} of {what} has changed"]
-        value, step, at = run_facts.latest_of(series, latest)
-        latest = run_facts.Latest(value, step, at, 0)
-        before, points = bytes(block.chain), points + block.n
-    if (fact.block, fact.points, bytes(fact.head or b"")) != (last, points, before):
-        return [f"{what} lacks blocks, or has other ones than it had"]
-    shown = run_facts.value_of(fact.number, fact.text)
-    if latest is None or (repr(shown), fact.step, fact.at_us) != (
-        repr(latest.value),
-        latest.step,
-        latest.at_us,
-    ):
-        return [f"the latest {fact.name} of run {fact.run} is not what its history says"]
-    return []

@@ -40,8 +40,9 @@ from flyball.stores.engine import by_code_point
 from flyball.stores.points import EMPTY, Series, joined, series_of, unpack
 from flyball.stores.points import sampled as thinned
 from flyball.stores.prepared import Prepared
+from flyball.stores.run_check import problems
 from flyball.stores.run_facts import Facts, Latest
-from flyball.stores.run_seal import changing, problems, put_head
+from flyball.stores.run_seal import changing, put_head
 from flyball.stores.run_summaries import Group
 from flyball.stores.run_tables import FACTS, POINTS, RUNS, SUMMARIES, in_parts, rows_of
 
@@ -333,6 +334,14 @@ def _by_name(metrics: Iterable[Point]) -> dict[str, list[Point]]:
     return found
 
 
+# How runs stand, in the order of MLflow's words for it: FAILED, FINISHED, KILLED, RUNNING, SCHEDULED.
+_STANDING = sa.case(
+    {"failed": 0, "refused": 0, "done": 1, "killed": 2, "running": 3, "scheduled": 4},
+    value=RUNS.c.status,
+    else_=5,
+)
+
+
 def _statement(query: RunQuery, columns: Any) -> sa.Select[Any]:
     selected = list(columns)
     source: Any = RUNS
@@ -342,7 +351,7 @@ def _statement(query: RunQuery, columns: Any) -> sa.Select[Any]:
     for number, one in enumerate(query.order):
         column: Any
         if one.kind == "attribute":
-            column = RUNS.c[one.name]
+            column = _STANDING if one.name == "status" else RUNS.c[one.name]
         else:
             side = FACTS.alias(f"order_{number}")
             source = source.outerjoin(

@@ -101,7 +101,7 @@ def _bring_over(connection: sa.Connection) -> None:
         head: dict[str, Any] = {
             "id": key,
             "experiment": "0",
-            "name": run["pipeline"],
+            "name": "",
             "pipeline": run["pipeline"],
             "status": run["status"],
             "started_us": started,
