@@ -21,6 +21,7 @@ NAMES = (
     "versions_mlflow",
     "versions_data",
     "versions_runs",
+    "versions_capture",
     "lineage",
 )
 

@@ -106,7 +106,8 @@ def reproduce(
     from flyball.service.reproducing import again, comparing, preparing
 
     before = ws.ledger.get("run", run, Run)
-    _runnable(before, only_rebuild)
+    if not only_rebuild:
+        _runnable(ws, before)
     folder = Path(into or run).resolve()
     with preparing.alone(folder):
         prepared = preparing.prepare(ws, before, folder, this_environment=this_environment)
@@ -132,12 +133,13 @@ def reproduce(
     return _kept(ws, found)
 
 
-def _runnable(run: Run, only_rebuild: bool) -> None:
+def _runnable(ws: Workspace, run: Run) -> None:
+    """Refuse what can't be started again, before anything is built."""
     if run.status in ("running", "scheduled"):
         raise Conflict(
             f"{run.id} is {run.status}: it has nothing to compare with yet", "wait until it has ended"
         )
-    if not run.command and not run.steps and not only_rebuild and run.status != "refused":
+    if run.code and not run.command and not run.steps and run.pipeline not in ws.definitions.pipelines:
         raise Invalid(
             f"nothing says how {run.id} was started: it began in an interactive session",
             "--only-rebuild makes its folder; run it there by hand",

@@ -54,7 +54,7 @@ def restore(code: Code, into: Path, origin: Path, blobs: Blobs, ledger: Ledger) 
     top = _top_in(code, into)
     root = top / code.place
     root.mkdir(parents=True, exist_ok=True)
-    notes = [f"left out when it was captured: {one}" for one in code.left_out]
+    notes = [f"can't be exact: left out when it was captured: {one}" for one in code.left_out]
     if code.commit is not None:
         _checkout(code.commit, code.patch, top, origin, blobs, ledger)
     for one in code.nested:

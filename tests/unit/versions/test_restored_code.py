@@ -270,7 +270,9 @@ def test_what_a_bound_keeps_out_is_named_and_the_rest_comes_back(
     assert said == ["logo.bin: changed, 3.0 MiB", "huge.py: 2.0 MiB"]
     restored = restore.restore(captured, tmp_path / "again", project, blobs, ledger)
     assert (restored.root / "pipelines.py").read_text() == "TREES = 5\n"
-    assert restored.notes == tuple(f"left out when it was captured: {one}" for one in captured.left_out)
+    assert restored.notes == tuple(
+        f"can't be exact: left out when it was captured: {one}" for one in captured.left_out
+    )
     write(project, {"huge.py": b"-" * (2 * MIB)})
     assert code.look(project, blobs).digest != captured.digest
 
