@@ -180,10 +180,12 @@ class Reading:
         node = Node(key=key, noun=noun, name=name, facts=facts_of(noun, record))
         node.digests = tuple(dict.fromkeys(filter(None, kind.digests(record)))) if kind else ()
         _count(node, record)
-        if noun == "experiment":
-            node.name = str(record.get("name", name))
+        if noun in ("experiment", "dataset"):
+            node.name = str(record.get("name") or name)
         if noun == "model":
             node.facts |= self.around.facts(name, record)
+            if isinstance(export := node.facts.get("export"), dict):  # its files are nodes
+                node.facts["export"] = {fact: said for fact, said in export.items() if fact != "files"}
         return node
 
     def behind(self, keys: Iterable[str], ledger: LedgerReader) -> dict[str, Wanted]:

@@ -73,7 +73,7 @@ def lines(branch: Branch, indent: str = "") -> Iterator[str]:
 
 # Roles that say no more than the words before them.
 PLAIN_ROLES = frozenset(
-    {"file", "source", "artifact", "native", "patch", "run", "gate", "features", "answered by", "answered",
+    {"dataset", "logged model", "manifest", "file", "source", "artifact", "native", "patch", "run", "gate", "features", "answered by", "answered",
      "experiment", "view", "values of", "routed by", "output", "version", "made by", "code", "environment",
      "configuration", "hardware"}
 )  # fmt: skip

@@ -259,3 +259,8 @@ def test_a_picture_is_a_text_for_scripts_and_a_file_for_people(ws: Workspace, tm
     assert (tmp_path / "a.svg").read_text().count("✓ ok") > 5
     with pytest.raises(Unavailable, match="can't be written"):
         explain("delays@1", as_="svg", out=str(tmp_path / "no" / "a.svg"), ws=ws)
+
+
+def test_who_runs_a_source_file(ws: Workspace) -> None:
+    (code,) = ws.ledger.ls("code", dict)
+    assert {RUN, LATER, "model:delays@1", "endpoint:delays"} <= keys(ws, code["patch"], down=True)
