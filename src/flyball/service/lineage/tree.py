@@ -73,9 +73,9 @@ def lines(branch: Branch, indent: str = "") -> Iterator[str]:
 
 # Roles that say no more than the words before them.
 PLAIN_ROLES = frozenset(
-    {"dataset", "logged model", "manifest", "file", "source", "artifact", "native", "patch", "run", "gate", "features", "answered by", "answered",
-     "experiment", "view", "values of", "routed by", "output", "version", "made by", "code", "environment",
-     "configuration", "hardware"}
+    {"file", "manifest", "source", "artifact", "native", "patch", "output", "run", "gate", "features", "values of",
+     "answered by", "answered", "routed by", "made by", "experiment", "view", "version", "dataset", "logged model",
+     "code", "environment", "configuration", "hardware"}
 )  # fmt: skip
 
 
