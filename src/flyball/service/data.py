@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +49,8 @@ def add(
         if not str(source):
             raise Invalid("nothing to add", f"flyball data add {name} PATH, or --query SQL --database URL")
         given = _located(ws, source)
+    elif isinstance(given, list | tuple):
+        given = [_located(ws, one) for one in given]
     return data.add(
         ws.ledger,
         ws.blobs,
@@ -314,7 +315,7 @@ def _where(ws: Workspace, snapshot: Snapshot) -> Path:
     return path.parent if names == [path.name] else path
 
 
-def _located(ws: Workspace, source: str | Path | Iterable[str]) -> str:
+def _located(ws: Workspace, source: str | Path) -> str:
     """Relative paths start where you stand, as in any shell; failing that, at the project's folder."""
     path = Path(str(source))
     first = Path(str(source).split("*")[0].rstrip("/") or ".")

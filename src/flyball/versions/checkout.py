@@ -158,11 +158,11 @@ def _staging(folder: Path, missing: Sequence[Held]) -> Iterator[Path]:
 
 def _write(content: Content, blobs: Blobs, held: Held, target: str, made: set[str], link: bool) -> bool:
     """Write one file; whether it is a link to the store."""
-    folder = target.rpartition("/")[0]
+    folder, _, name = target.rpartition("/")
     if folder not in made:
         os.makedirs(folder, exist_ok=True)  # noqa: PTH103 (twenty thousand files: plain strings)
         made.add(folder)
-    staged = f"{target}{_PART}"
+    staged = f"{folder}/.{name}{_PART}"  # hidden: left by a kill, it is no data
     try:
         if held.runs is None and (stored := blobs.path(held.entry.digest)) is not None:
             linked = _of_blob(content, held, stored, staged, link)

@@ -138,7 +138,7 @@ def add_found(
             if keeper.as_listed(found.files):
                 tracked.note(digest, found.files, found.listed_at_ns)
         if before is not None and before.digest == digest:
-            return before
+            return _derived(ledger, before, made_of, actor)
         schema, rows, statistics = _described(blobs, found, keeper, kept) if describe else ({}, None, {})
         packed = len(files) > INLINE_FILES or any(one.runs is not None for one in kept.files)
         snapshot = Snapshot(
@@ -193,6 +193,24 @@ def commit(ledger: Ledger, snapshot: Snapshot, *, number: int | None = None) -> 
             )
         _append(tx, numbered)
     return numbered
+
+
+def _derived(ledger: Ledger, known: Snapshot, made_of: tuple[str, ...], actor: str) -> Snapshot:
+    """The same content again; what it was made of is written down when that was not known."""
+    parents = tuple(dict.fromkeys((*filter(None, (known.parent,)), *known.parents, *made_of)))
+    if set(made_of) <= {known.parent, *known.parents}:
+        return known
+    derived = msgspec.structs.replace(known, parent=parents[0], parents=parents if len(parents) > 1 else ())
+    here = lineage_name(known.ref)
+    with ledger.transaction() as tx:
+        tx.append(
+            "data.derived",
+            known.ref,
+            actor=actor,
+            sets=[("snapshot", known.ref, derived)],
+            edges=[Edge(here, lineage_name(parent), "parent") for parent in made_of],
+        )
+    return derived
 
 
 def _append(tx: Transaction, snapshot: Snapshot) -> None:

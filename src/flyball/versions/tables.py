@@ -49,17 +49,18 @@ def describe(
         return {}, None, {}
     if len(sources) > MOST_TABLES:
         return _describe_many(sources)
+    large = sum(one.stat().st_size for one in sources.values() if isinstance(one, Path)) > READ_BYTES
     tables = {path: scan(path, source) for path, source in sources.items()}
     schemas = {path: _schema(path, table) for path, table in tables.items()}
     if len({tuple(schema.items()) for schema in schemas.values()}) == 1:
         schema = next(iter(schemas.values()))
-        rows, statistics = _statistics(pl.concat(list(tables.values())), schema)
+        rows, statistics = _statistics(pl.concat(list(tables.values())), schema, large=large)
         return {name: str(kind) for name, kind in schema.items()}, rows, statistics
     total = 0
     all_columns: dict[str, str] = {}
     all_statistics: dict[str, dict[str, Any]] = {}
     for path, table in tables.items():
-        rows, statistics = _statistics(table, schemas[path])
+        rows, statistics = _statistics(table, schemas[path], large=large)
         total += rows
         all_columns |= {f"{path}:{name}": str(kind) for name, kind in schemas[path].items()}
         all_statistics |= {f"{path}:{name}": facts for name, facts in statistics.items()}
@@ -77,7 +78,7 @@ def _describe_many(
     if len(paths) == len(sources) and len({Path(path).suffix for path in sources}) == 1:
         try:
             table = pl.scan_parquet(paths) if first.endswith(".parquet") else pl.scan_csv(paths, **_CSV)
-            return columns, *_statistics(table, schema)
+            return columns, *_statistics(table, schema, large=True)
         except (pl.exceptions.PolarsError, OSError):
             return columns, None, {}
     return columns, None, {}
@@ -94,7 +95,9 @@ def _schema(path: str, table: pl.LazyFrame) -> pl.Schema:
         raise _unreadable(path, error) from error
 
 
-def _statistics(table: pl.LazyFrame, schema: pl.Schema) -> tuple[int, dict[str, dict[str, Any]]]:
+def _statistics(
+    table: pl.LazyFrame, schema: pl.Schema, *, large: bool = False
+) -> tuple[int, dict[str, dict[str, Any]]]:
     asked = [pl.len().alias("rows")]
     for name, kind in schema.items():
         column = pl.col(f"^{re.escape(name)}$")  # a name such as "^a$" would be read as a pattern
@@ -103,7 +106,7 @@ def _statistics(table: pl.LazyFrame, schema: pl.Schema) -> tuple[int, dict[str, 
             asked += [column.min().alias(f"min:{name}"), column.max().alias(f"max:{name}")]
         if kind.is_numeric() or kind == pl.Boolean:
             asked.append(column.mean().alias(f"mean:{name}"))
-    answer = table.select(asked).collect().row(0, named=True)
+    answer = table.select(asked).collect(engine="streaming" if large else "auto").row(0, named=True)
     rows = int(answer.pop("rows"))
     statistics: dict[str, dict[str, Any]] = {name: {} for name in schema}
     for key, value in answer.items():
