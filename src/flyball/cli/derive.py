@@ -113,7 +113,7 @@ def _command(verb: Verb) -> Callable[..., Any]:
 
     signature = [_as_option(parameter) for parameter in parameters.values()]
     command.__signature__ = inspect.Signature([*signature, *_STANDING])  # type: ignore[attr-defined]  # typer reads it
-    command.__doc__ = inspect.getdoc(verb.function)
+    command.__doc__ = (inspect.getdoc(verb.function) or "").replace("``", "`")  # a terminal's own quotes
     command.__name__ = verb.name
     return command
 

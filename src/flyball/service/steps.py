@@ -23,6 +23,7 @@ from flyball.pipelines import RunContext, current, step
 from flyball.service.serving import trust_in
 from flyball.service.workspace import Workspace
 from flyball.track.runs import current as tracked_run
+from flyball.track.runs import log_metric
 
 
 def _digest_of_data(name: str) -> str:
@@ -122,6 +123,9 @@ def gate(
     )
     inputs = None if train is None else _inputs(model, train, rows, names, label, at, challenger)
     report = _record(ws, verdict, rows, at, against, champion_ref, days, inputs)
+    for metric, value in verdict.metrics.items():
+        if value is not None:
+            log_metric(metric, value)  # so that the run can be found by what its model is worth
     return Gated(passed=verdict.passed, report=report.id, summary=verdict.summary, verdict=verdict)
 
 
@@ -296,5 +300,5 @@ def _training(context: RunContext | None) -> dict[str, str]:
 
     inputs = get(context.ledger, context.run_id).inputs
     return {
-        role: ref.removeprefix("snapshot:") for role, ref in inputs.items() if ref.startswith("snapshot:")
+        role: ref for role, ref in inputs.items() if context.ledger.find("snapshot", ref, dict) is not None
     }
