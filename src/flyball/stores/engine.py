@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -188,6 +188,19 @@ def _after(prefix: str) -> str | None:
 def text(letters: int) -> sa.String:
     """A column type for names: at most so many letters, ordered by code point on both engines."""
     return sa.String(letters).with_variant(sa.String(letters, collation="C"), "postgresql")
+
+
+_LETTERS = 300  # of a name in the ledger
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Names that both engines can hold: SQLite would take any, and the ledger could never move to a server."""
+    for name in names:
+        if len(name) > _LETTERS or "\0" in name:
+            raise Invalid(
+                f"the ledger can't hold that text as a name: {name[:60]!r}… ({len(name)} letters)",
+                f"at most {_LETTERS} letters, and no NUL",
+            )
 
 
 def shown(url: str) -> str:

@@ -23,6 +23,7 @@ from flyball.core.events import Edge, Event, Sets
 from flyball.core.ids import new_id
 from flyball.errors import Conflict, NotFound, Unavailable, nearest
 from flyball.stores.engine import (
+    check_names,
     close_engine,
     connection_to_read,
     connection_to_write,
@@ -134,6 +135,8 @@ class Transaction:
         )
         when = at or self._clock.now()
         added = tuple(dict.fromkeys(edges))
+        linked = (name for edge in added for name in (edge.made, edge.of))
+        check_names([subject, actor, *(one.key for one in changed), *linked])
         event = Event(
             id=new_id("evt", when),
             at=when,
@@ -158,8 +161,7 @@ class Transaction:
         before = _NEWEST_CHAIN.run(self._connection, {}).scalar()
         row["chain"] = _link(before or b"", row)
         added_event = _ADD_EVENT.run(self._connection, row)
-        # SQLite before 3.35 has no RETURNING.
-        by_row = self._connection.dialect.name == "sqlite"
+        by_row = self._connection.dialect.name == "sqlite"  # before 3.35 it has no RETURNING
         seq = int(added_event.lastrowid if by_row else added_event.scalar_one())
         _project(self._connection, changed, seq)
         _add_edges(self._connection, added, seq)
