@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sqlite3
 import threading
 import time
 import warnings
@@ -343,6 +344,28 @@ def test_a_child_process_measures_in_the_same_run_and_does_not_end_it(ledger_url
     assert len(store.history(run.id, "child")) == 100
     assert len(store.history(run.id, "parent")) == 101
     assert store.verify(run.id) == []
+    ledger.close()
+
+
+def test_a_ledger_that_another_process_holds_delays_nobody_who_measures(tmp_path):
+    ledger = Ledger.open(f"sqlite:///{tmp_path}/ledger.db")
+    run = start(ledger, "p", actor="a").begin()
+    held = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
+    held.execute("begin immediate")
+    run.metric("a", 0.0)
+    worst = 0.0
+    for step in range(2000):
+        began = time.perf_counter()
+        run.metric("a", float(step), step)
+        worst = max(worst, time.perf_counter() - began)
+        if step % 100 == 0:
+            time.sleep(0.01)  # the writer's thread gets to the lock and waits there
+    assert worst < 1.0
+    assert RunStore(ledger).facts([run.id])[run.id].metrics == {}
+    held.execute("rollback")
+    held.close()
+    run.end()
+    assert len(RunStore(ledger).history(run.id, "a")) == 2001
     ledger.close()
 
 
