@@ -211,7 +211,7 @@ def _holds(found: Any, one: Compare) -> bool:
     if isinstance(found, str):
         number = number_of(found)
         wanted = value if isinstance(value, int | float) else number_of(str(value))
-        ordered = one.op not in ("=", "!=")
+        ordered = one.kind == "param" and one.op not in ("=", "!=")  # tags are words, as in SQL
         if isinstance(value, int | float) or (ordered and number is not None and wanted is not None):
             if number is None or wanted is None:
                 return one.op == "!="

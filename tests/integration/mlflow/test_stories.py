@@ -16,6 +16,7 @@ STORIES = (
     "batches",
     "histories",
     "found_runs",
+    "random_searches",
     "inputs",
     "logged_models",
 )

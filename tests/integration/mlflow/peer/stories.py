@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
+QUOTES = ("'{}'", '"{}"')
 API = "/api/2.0/mlflow"
 
 
@@ -373,6 +375,85 @@ def found_runs(say: Any) -> None:
     search(max_results=50_001)
     search(max_results="many")
     search(page_token="a")
+
+
+def random_searches(say: Any, seed: int = 7, count: int = 120) -> None:
+    """Runs with whatever facts, found by whatever filters and orders: what nobody thought of."""
+    chance = random.Random(seed)
+    one = _experiment(say, f"story of chance {seed}")
+    words = ["a", "b", "ab", "A", "a%b", "a_b", "1", "2", "10", "1.0", "-3", "ä", "it's", ""]
+    for n in range(14):
+        run = _run(
+            say,
+            one,
+            f"{chance.choice(['x', 'y', 'X'])}{n}",
+            start=1000 + n,
+            user_id=chance.choice(["ann", "bob"]),
+        )
+        batch: dict[str, Any] = {"metrics": [], "params": [], "tags": []}
+        for key in ("m", "val/m"):
+            if chance.random() < 0.8:
+                value: Any = chance.choice([0, 0.5, -1, 2, 1e10, "NaN"])
+                batch["metrics"].append({"key": key, "value": value, "timestamp": 1, "step": 0})
+        for kind in ("params", "tags"):
+            for key in ("p", "p q", "P"):
+                if chance.random() < 0.7:
+                    batch[kind].append({"key": key, "value": chance.choice(words)})
+        post(say, "runs/log-batch", run_id=run, **batch)
+        if chance.random() < 0.4:
+            status = chance.choice(["FINISHED", "FAILED", "KILLED"])
+            post(say, "runs/update", run_id=run, status=status, end_time=chance.choice([2000, 3000]))
+        if chance.random() < 0.15:
+            post(say, "runs/delete", run_id=run)
+
+    def comparison() -> str:
+        kind = chance.choice(["metric", "param", "tag", "status", "name", "time"])
+        if kind == "metric":
+            key = chance.choice(["m", "`val/m`", '"m"', "none"])
+            return f"metrics.{key} {chance.choice(['=', '!=', '<', '<=', '>', '>='])} {chance.choice([0, 0.5, -1, 2, '1e10'])}"
+        if kind in ("param", "tag"):
+            key = chance.choice(["p", "`p q`", "P", "none"])
+            op = chance.choice(["=", "!=", "LIKE", "ILIKE", "IS NULL", "IS NOT NULL"])
+            if op.startswith("IS"):
+                return f"{kind}s.{key} {op}"
+            value = chance.choice(
+                ["a", "A", "%", "a%", "%b", "_", "1", "2", "1.0", "%A%", "a_b", "ä", "", "10"]
+            )
+            return f"{kind}s.{key} {op} {chance.choice(QUOTES).format(value)}"
+        if kind == "status":
+            value = chance.choice(["FINISHED", "RUNNING", "FIN%", "%ED", "finished"])
+            return f"attributes.status {chance.choice(['=', '!=', 'LIKE', 'ILIKE'])} '{value}'"
+        if kind == "name":
+            return f"run_name {chance.choice(['=', '!=', 'LIKE', 'ILIKE'])} '{chance.choice(['x%', 'X1', 'y_', '%1%'])}'"
+        name = chance.choice(["start_time", "end_time", "attributes.created"])
+        return f"{name} {chance.choice(['=', '!=', '<', '<=', '>', '>='])} {chance.choice([1003, 1007, 2000, 2500])}"
+
+    for _ in range(count):
+        where = " and ".join(comparison() for _ in range(chance.choice([0, 1, 1, 2, 3])))
+        keys = [
+            "metrics.m",
+            "metrics.`val/m`",
+            "params.p",
+            "tags.`p q`",
+            "start_time",
+            "status",
+            "end_time",
+            "run_name",
+        ]
+        chosen = chance.sample(keys, chance.choice([0, 1, 2]))
+        order = [f"{key} {chance.choice(['ASC', 'DESC', ''])}".strip() for key in chosen]
+        asked = {"filter": where, "order_by": order, "max_results": chance.choice([3, 5, 100])}
+        view = chance.choice(["ACTIVE_ONLY", "ACTIVE_ONLY", "ALL", "DELETED_ONLY"])
+        found = post(say, "runs/search", experiment_ids=[one], run_view_type=view, **asked)
+        if "next_page_token" in found:
+            post(
+                say,
+                "runs/search",
+                experiment_ids=[one],
+                page_token=found["next_page_token"],
+                run_view_type=view,
+                **asked,
+            )
 
 
 def inputs(say: Any) -> None:
