@@ -67,6 +67,49 @@ class Shown(ModelVersion, frozen=True, kw_only=True):
     missing: tuple[str, ...] = ()  # roles that have not approved it
     signed_by: tuple[str, ...] = ()
 
+    def as_text(self) -> str:
+        """What there is to say, and nothing of what is empty."""
+        shown = [*self.signature.inputs[:8]]
+        more = f", {len(self.signature.inputs) - 8} more" if len(self.signature.inputs) > 8 else ""
+        inputs = ", ".join(f"{one.name} {one.datatype}" for one in shown) + more
+        outputs = ", ".join(f"{one.name} {one.datatype}" for one in self.signature.outputs)
+        native = f", native {self.native[:15]} ({self.native_format})" if self.native else ""
+        lines = {
+            "format": f"{self.format}, registered {self.created:%Y-%m-%d %H:%M:%S} by {self.by or 'unknown'}",
+            "called": self.called if self.called != self.ref else "",
+            "deleted": f"{self.updated:%Y-%m-%d %H:%M:%S}" if self.deleted and self.updated else "",
+            "aliases": ", ".join(self.aliases),
+            "stage": self.stage if self.stage != "None" else "",
+            "serves at": ", ".join(self.serves),
+            "approved": ", ".join(f"{one.role} ({one.by})" for one in self.approvals),
+            "not approved": ", ".join(self.missing),
+            "signed by": ", ".join(self.signed_by),
+            "description": self.description or self.note,
+            "tags": ", ".join(f"{key}={value}" for key, value in self.tags.items()),
+            "takes": inputs,
+            "answers": outputs,
+            "metrics": ", ".join(f"{name}={value:.4g}" for name, value in self.metrics.items()),
+            "learned from": ", ".join(f"{role} {ref}" for role, ref in self.training.items()),
+            "gate": self.gate or "",
+            "run": self.run or "",
+            "features": self.feature_service or "",
+            "source": self.source,
+            "bytes": f"{self.artifact[:15]}{native}",
+            "export": str(self.export.get("reason", "")) or _proof(self.export),
+        }
+        width = max(len(name) for name, value in lines.items() if value)
+        return "\n".join(
+            [self.ref, *(f"  {name:<{width}}  {value}" for name, value in lines.items() if value)]
+        )
+
+
+def _proof(facts: dict[str, Any]) -> str:
+    if facts.get("largest_difference") is None:
+        return ""
+    return (
+        f"equal to the native model within {facts['largest_difference']:.2g} on {facts.get('rows', '?')} rows"
+    )
+
 
 def register(name: str, model: Any, **options: Any) -> Any:
     """Register a model: in a pipeline a step, elsewhere at once. Options as in :func:`flyball.models.registry.register`."""
