@@ -57,7 +57,12 @@ with fb.track.start("script", {"trees": int(sys.argv[1])}) as run:
     run.metric("score", fbt_lib.scale(rows["x"].sum()) * int(sys.argv[1]) + late.OFFSET)
     run.artifact(b"weights " + sys.argv[1].encode(), "weights.bin")
 """
-OFFLINE = {"UV_OFFLINE": "1", "HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
+OFFLINE = {
+    "UV_OFFLINE": "1",
+    "HTTPS_PROXY": "http://127.0.0.1:9",
+    "HTTP_PROXY": "http://127.0.0.1:9",
+    "NO_PROXY": "127.0.0.1",  # the bucket's server is on this machine
+}
 
 
 def flyball(
@@ -464,3 +469,20 @@ def _no_uv() -> str:
     from flyball.errors import Unavailable
 
     raise Unavailable("uv is not installed, and an environment is rebuilt with it", "pip install uv")
+
+
+def test_a_workspace_on_a_server_and_a_bucket_is_reproduced_in_a_folder_alone(root, tmp_path, postgres, s3):
+    settings = f'[stores]\nmetadata = "{postgres.new()}"\nblobs = "{s3.new()}"\n'
+    write(root, {"flyball.toml": f'[project]\nname = "p"\n{settings}'})
+    assert flyball(root, "data", "add", "rows", "rows.csv").returncode == 0
+    done = flyball(root, "run", "train")
+    assert done.returncode == 0, done.stderr
+    found = again(root, tmp_path / "again", this_environment=True)
+    assert found.equal, found.as_text()
+    assert not [one for one in found.inputs if one.what == "configuration"]
+    assert (tmp_path / "again/.flyball/ledger.db").exists()
+    there = Workspace.open(tmp_path / "again")
+    assert there.config.stores.metadata == "sqlite:///.flyball/ledger.db"  # by hand, too
+    assert there.ledger.get("run", found.again, Run).status == "done"
+    assert "postgresql" in (there.root / "flyball.toml").read_text()
+    there.ledger.close()

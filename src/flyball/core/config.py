@@ -1,8 +1,8 @@
 """``flyball.toml`` (or ``[tool.flyball]`` in pyproject.toml): where a project keeps its things, per profile.
 
-Later ones win: defaults, the file, its profile, the environment (``FLYBALL_SERVE__PORT=8081``), the command line
-(``flyball --set serve.port=8081 up``). An unknown key is an error that names the nearest known one. Every value knows where it
-came from (:attr:`Resolved.origins`).
+Later ones win: defaults, the file, its profile, ``.flyball/settings.toml``, the environment
+(``FLYBALL_SERVE__PORT=8081``), the command line (``flyball --set serve.port=8081 up``). An unknown key is an error
+that names the nearest known one. Every value knows where it came from (:attr:`Resolved.origins`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from flyball.errors import Invalid, NotFound, nearest
 
 FILE = "flyball.toml"
 PREFIX = "FLYBALL_"
+HERE = ".flyball/settings.toml"  # of one folder, never shared: a reproduced project keeps to its own stores by it
 COMMAND_LINE = "--set"
 SET = "FLYBALL_SET"  # what --set gave, for this process and those it starts
 
@@ -162,6 +163,7 @@ def load(
     values: dict[str, tuple[Any, str]] = {}  # name -> value, origin
     for origin, part in ((named, raw), (f"{named} [profiles.{profile}]", profiles.get(profile, {}))):
         _lay(values, part, origin)
+    _lay(values, _of_this_folder(root), HERE)
     for origin, said in (
         (PREFIX, _from_environment(os.environ)),
         (COMMAND_LINE, {**_from_command_line(), **(given or {})}),
@@ -230,6 +232,16 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def give(pairs: Mapping[str, str]) -> None:
     """Lay settings of the command line over those of the environment, here and in processes that start from now on."""
     os.environ[SET] = msgspec.json.encode({**_from_command_line(), **pairs}).decode()
+
+
+def _of_this_folder(root: Path) -> dict[str, Any]:
+    file = root / HERE
+    try:
+        return tomllib.loads(file.read_text())
+    except FileNotFoundError:
+        return {}
+    except tomllib.TOMLDecodeError as error:
+        raise Invalid(f"{file} is not TOML: {error}", "mend that line") from error
 
 
 def _from_command_line() -> dict[str, str]:

@@ -129,3 +129,14 @@ def test_what_the_command_line_gave_holds_here_and_in_processes_started_from_her
     monkeypatch.setenv(SET, "[]")
     with pytest.raises(Invalid, match="FLYBALL_SET is not a JSON object"):
         load(tmp_path)
+
+
+def test_a_folders_own_settings_lie_over_the_shared_ones(tmp_path: Path) -> None:
+    root = project(tmp_path, "[serve]\nport = 1\n[profiles.prod.serve]\nport = 2\n")
+    (root / ".flyball").mkdir()
+    (root / ".flyball/settings.toml").write_text("[serve]\nport = 3\n")
+    found = load(root, "prod")
+    assert (found.config.serve.port, found.origins["serve.port"]) == (3, ".flyball/settings.toml")
+    (root / ".flyball/settings.toml").write_text("[serve")
+    with pytest.raises(Invalid, match=r"settings.toml is not TOML"):
+        load(root)

@@ -20,7 +20,7 @@ from flyball.core.records import Configuration, Run
 from flyball.core.redaction import HIDDEN
 from flyball.errors import FlyballError, Invalid, NotFound
 from flyball.service.reproducing.comparing import Side
-from flyball.service.reproducing.preparing import Prepared
+from flyball.service.reproducing.preparing import OWN_STORES, Prepared
 from flyball.stores.blobs import Blobs
 from flyball.stores.metadata import Ledger
 from flyball.versions import imported, restore, started
@@ -30,12 +30,6 @@ if TYPE_CHECKING:
 
 LOG = ".flyball/reproduce.log"
 _TAIL_LETTERS = 1200
-_STORES = {
-    "METADATA": "sqlite:///.flyball/ledger.db",
-    "BLOBS": "file:.flyball/blobs",
-    "ONLINE": "lmdb:.flyball/online",
-    "TABLES": "file:.flyball/tables",
-}
 _UNSET = ("VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "CONDA_PREFIX")
 
 
@@ -114,7 +108,7 @@ def _environment(ws: Workspace, run: Run, into: Path, prepared: Prepared) -> dic
     if configuration is not None:
         found["FLYBALL_PROFILE"] = configuration.profile
         found |= _settings(configuration)
-    found |= {f"{PREFIX}STORES__{name}": url for name, url in _STORES.items()}
+    found |= {f"{PREFIX}STORES__{name}".upper(): url for name, url in OWN_STORES.items()}
     seed = str(run.seeds.get("PYTHONHASHSEED", "random"))
     if seed != "random":
         found["PYTHONHASHSEED"] = seed

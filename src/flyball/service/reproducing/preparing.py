@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import sqlalchemy as sa
 
+from flyball.core.config import HERE
 from flyball.core.events import Sets
 from flyball.core.records import Code, Environment, Run, Snapshot
 from flyball.errors import Conflict, Invalid, NotFound, Unavailable
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 
 MARK = ".flyball/reproduces.json"
 VENV = ".flyball/venv"
+OWN_STORES = {
+    "metadata": "sqlite:///.flyball/ledger.db",
+    "blobs": "file:.flyball/blobs",
+    "online": "lmdb:.flyball/online",
+    "tables": "file:.flyball/tables",
+}
 # What a run makes or what only its own project is about; everything else it may have read.
 _NOT_READ = frozenset(
     {
@@ -156,6 +163,9 @@ def _ledger(ws: Workspace, run: Run, root: Path) -> None:
     """A ledger with everything named as it was when the run began, and the blobs of the data it read."""
     state = root / ".flyball"
     state.mkdir(exist_ok=True)
+    # Whoever opens this folder, by hand too, is in its own stores and not in those of the first project.
+    own = "".join(f'{name} = "{url}"\n' for name, url in OWN_STORES.items())
+    (root / HERE).write_text(f"[stores]\n{own}")
     blobs = Blobs.open(f"file:{state / 'blobs'}", state=state)
     records = _as_of(ws.ledger, run.id)
     used = [_snapshot(ws.ledger, ref) for ref in _refs(run)]
