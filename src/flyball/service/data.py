@@ -45,10 +45,10 @@ def add(
         from flyball.versions.queries import rows_of
 
         given, origin = rows_of(query, database)
-    elif isinstance(source, str | Path):
-        if not str(source):
+    elif isinstance(given, str | Path):
+        if not str(given):
             raise Invalid("nothing to add", f"flyball data add {name} PATH, or --query SQL --database URL")
-        given = _located(ws, source)
+        given = _located(ws, given)
     elif isinstance(given, list | tuple):
         given = [_located(ws, one) for one in given]
     return data.add(
@@ -143,7 +143,7 @@ def diff(
     return difference(was, now, key=key or (), path=path or None)
 
 
-@verb("data checkout")
+@verb("data checkout", local=("folder", "overwrite"))
 def checkout(
     ref: str,
     folder: Path | None = None,
@@ -188,7 +188,7 @@ def status(name: str = "", *, ws: Workspace = CURRENT) -> Statuses:
     return Statuses([status_of(ws.blobs, one, ws.root) for one in newest])
 
 
-@verb("data verify", reads=True)
+@verb("data verify", reads=True, local=("repair_from",))
 def verify(ref: str = "", *, repair_from: str = "", ws: Workspace = CURRENT) -> Verified:
     """Read every byte of a snapshot again (of all, without one); exit 1 names what has changed.
 
@@ -261,7 +261,7 @@ def rm(ref: str, *, because: str = "", even_if_used: bool = False, ws: Workspace
     return f"{gone.ref} is forgotten; flyball gc takes what only it needed"
 
 
-@verb("data push")
+@verb("data push", local=("url",))
 def push(ref: str, url: str = "", *, ws: Workspace = CURRENT) -> Any:
     """Copy a snapshot to another blob store (by default ``stores.remote``): what is missing there, then its record."""
     from flyball.versions import transfer
@@ -269,7 +269,7 @@ def push(ref: str, url: str = "", *, ws: Workspace = CURRENT) -> Any:
     return transfer.push(ws.ledger, ws.blobs, ref, _other(ws, url))
 
 
-@verb("data pull")
+@verb("data pull", local=("url",))
 def pull(ref: str, url: str = "", *, ws: Workspace = CURRENT) -> Any:
     """Bring a snapshot from a blob store that it was pushed to (by default ``stores.remote``)."""
     from flyball.versions import transfer
@@ -285,7 +285,7 @@ def gc(*, dry_run: bool = True, older_than: str = "24h", ws: Workspace = CURRENT
     return collect(dry_run=dry_run, older_than=older_than, ws=ws)
 
 
-@verb("data import-dvc")
+@verb("data import-dvc", local=("folder",))
 def import_dvc(folder: Path = Path(), *, ws: Workspace = CURRENT) -> Any:
     """Make snapshots of what a DVC project tracks: its .dvc files and dvc.lock, from its cache; exit 1 if some are missing."""
     from flyball.versions.dvc import import_project
