@@ -62,8 +62,6 @@ class Backward:
             self.add(Step(here, ref.of, ref.role, ref.aside and not is_part(ref.role) and not _by_name(ref)))
         if noun in _VERSIONED:
             self.add(Step(here, f"{_VERSIONED[noun]}:{key.rpartition('@')[0]}", "version"))
-        if noun == "code" and isinstance(record.get("commit"), str):
-            self.add(Step(here, f"commit:{record['commit']}", "commit"))
 
     def add(self, step: Step) -> None:
         """Enter one more."""

@@ -239,6 +239,7 @@ def _logged_model(record: dict[str, Any]) -> Iterator[Ref]:
 
 
 def _code(record: dict[str, Any]) -> Iterator[Ref]:
+    yield Ref(_named("commit", record.get("commit")), "commit")
     yield Ref(_digest(record.get("patch")), "patch")
     for field, role in (("sources", "source"), ("outside", "source outside the project")):
         for file in _rows(record, field):
@@ -248,6 +249,7 @@ def _code(record: dict[str, Any]) -> Iterator[Ref]:
         *(one for one in _table(record, "editable").values() if isinstance(one, dict)),
     ]
     for one in inside:
+        yield Ref(_named("commit", one.get("commit")), f"commit of {_text(one, 'path')}")
         yield Ref(_digest(one.get("patch")), f"patch:{_text(one, 'path')}")
 
 
@@ -336,6 +338,7 @@ NOUNS: dict[str, Noun] = {
         "incident", ("cause", "subject", "because", "opened", "closed", "closed_because"), _judged
     ),
     "code": Noun("code", ("commit", "branch", "place", "left_out"), _code),
+    "commit": Noun("commit", ("size_bytes=bytes", "left_out"), lambda record: ()),
     "environment": Noun("environment", ("python", "implementation", "platform")),
     "configuration": Noun("configuration", ("profile", "values")),
     "hardware": Noun("hardware", ("cpu", "cores", "memory_bytes", "gpus")),

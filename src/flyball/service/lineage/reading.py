@@ -25,6 +25,7 @@ from flyball.service.lineage.nouns import (
     facts_of,
     noun_of,
     refs_of,
+    table_of,
 )
 from flyball.stores.ledger_check import Wanted
 from flyball.stores.lineage import EdgeRow, LedgerReader, batches
@@ -182,11 +183,30 @@ class Reading:
         _count(node, record)
         if noun in ("experiment", "dataset"):
             node.name = str(record.get("name") or name)
+        if noun == "commit":
+            self._kept(node, record)
         if noun == "model":
             node.facts |= self.around.facts(name, record)
             if isinstance(export := node.facts.get("export"), dict):  # its files are nodes
                 node.facts["export"] = {fact: said for fact, said in export.items() if fact != "files"}
         return node
+
+    def _kept(self, node: Node, record: dict[str, Any]) -> None:
+        """The packs that a commit's files lie in: its own, and those of the commits that it builds on."""
+        asked: list[tuple[str, str]] = []
+        packs: list[str] = []
+        while True:
+            if isinstance(pack := record.get("pack"), str):
+                packs.append(pack)
+            base = ("commit", str(record.get("base")))
+            found = self.ledger.records([base]) if record.get("base") and base not in asked else {}
+            if not found:
+                break
+            asked.append(base)
+            record = table_of(found[base])
+        node.digests = tuple(filter(is_digest, packs))
+        want = self.wanted[node.key]
+        self.wanted[node.key] = want._replace(records=(*want.records, *asked))
 
     def behind(self, keys: Iterable[str], ledger: LedgerReader) -> dict[str, Wanted]:
         """What of the ledger stands behind these nodes, for rechecking through another connection."""

@@ -75,7 +75,7 @@ def lines(branch: Branch, indent: str = "") -> Iterator[str]:
 PLAIN_ROLES = frozenset(
     {"file", "manifest", "source", "artifact", "native", "patch", "output", "run", "gate", "features", "values of",
      "answered by", "answered", "routed by", "made by", "experiment", "view", "version", "dataset", "logged model",
-     "code", "environment", "configuration", "hardware"}
+     "code", "commit", "environment", "configuration", "hardware"}
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from flyball.core.lineage import Graph
+from flyball.core.records import KeptCommit
 from flyball.errors import Invalid, NotFound, Unavailable
 from flyball.service.explain import build, explain
 from flyball.service.lineage.reading import Reading
@@ -17,7 +18,7 @@ from flyball.service.verb import plain, table
 from flyball.service.workspace import Workspace
 from flyball.stores.metadata import EDGES, RECORDS
 from flyball.versions import data
-from tests.unit.service.lineage.story import DECISION, GATE, LATER, PREDICTION, RUN, new_story
+from tests.unit.service.lineage.story import DECISION, GATE, LATER, PREDICTION, RUN, new_story, say
 from tests.workspaces import close
 
 
@@ -264,3 +265,24 @@ def test_a_picture_is_a_text_for_scripts_and_a_file_for_people(ws: Workspace, tm
 def test_who_runs_a_source_file(ws: Workspace) -> None:
     (code,) = ws.ledger.ls("code", dict)
     assert {RUN, LATER, "model:delays@1", "endpoint:delays"} <= keys(ws, code["patch"], down=True)
+
+
+def test_a_kept_commit_is_rechecked_with_the_packs_it_builds_on(own: Workspace) -> None:
+    packs = [own.blobs.put(f"pack {number}".encode()) for number in range(3)]
+    commits = ["cd34" * 10, "ef56" * 10, "ab12" * 10]  # the last is that of the story's code
+    for number, commit in enumerate(commits):
+        base = commits[number - 1] if number else None
+        kept = KeptCommit(commit=commit, pack=packs[number], base=base, depth=number)
+        say(own, "commit.kept", commit, [("commit", commit, kept)])
+    assert explain(PREDICTION, verify=True, ws=own).broken == []
+    assert RUN in keys(own, "commit:ab12ab12", down=True)
+    for pack in packs:
+        path = own.blobs.path(pack)
+        assert path is not None
+        content = path.read_bytes()
+        path.write_bytes(b"other")
+        assert explain(PREDICTION, verify=True, ws=own).broken == [f"blob {pack} has changed"]
+        path.write_bytes(content)
+    with own.ledger.writing() as connection:
+        connection.execute(RECORDS.delete().where(RECORDS.c.key == commits[1]))
+    assert explain("commit:ab12ab12", ws=own).exit_code == 0
