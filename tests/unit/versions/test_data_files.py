@@ -414,3 +414,30 @@ def test_a_file_that_may_not_be_read_is_named(ledger, blobs, tmp_path):
     (tmp_path / "x.bin").chmod(0)
     with pytest.raises(Unavailable, match=r"x\.bin can't be read"):
         data.add(ledger, blobs, "x", tmp_path / "x.bin", actor="a")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_disk_that_fills_while_checking_out_is_said_and_leaves_no_half_file(
+    ledger, blobs, folder, tmp_path, there
+):
+    import resource
+    import signal
+
+    data.add(ledger, blobs, "raw", folder, actor="a")
+    out = tmp_path / "out"
+    if there:
+        out.mkdir()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limit[1]))
+    try:
+        with pytest.raises(Unavailable, match="can't be written") as caught:
+            data.use(ledger, blobs, "raw").checkout(out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert "free some space" in caught.value.hint
+    assert out.exists() == there
+    for path, content in content_of(out).items() if there else ():
+        assert content == (folder / path).read_bytes()
+    assert content_of(data.use(ledger, blobs, "raw").checkout(out)) == content_of(folder)
