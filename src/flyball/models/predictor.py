@@ -75,7 +75,7 @@ def _of_folder(ledger: Ledger, version: ModelVersion, blobs: Blobs) -> Predictor
     """The predictor of a folder that MLflow wrote: only the flavor's own library is imported."""
     from flyball.models.mlmodel.examples import example_of
     from flyball.models.mlmodel.loading import load_folder
-    from flyball.models.mlmodel.preparing import signature_of
+    from flyball.models.mlmodel.looking import signature_of
 
     manifest = blobs.get(version.artifact)
     loaded = load_folder(manifest, blobs, trusted=is_trusted(version.export), name=version.ref)

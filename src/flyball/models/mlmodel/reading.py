@@ -56,6 +56,16 @@ class MLmodel(msgspec.Struct, frozen=True, kw_only=True):
         return str(self.settings.get("code") or self.flavors.get(GENERIC, {}).get("code") or "")
 
 
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A folder to be looked at."""
+
+    ref: str
+    manifest: str  # digest
+    said: Signature  # by the folder
+    trusted: bool
+    blobs: str = ""  # URL
+
+
 def read(source: Path | str | Mapping[str, bytes | str] | Folder, blobs: Blobs | None = None) -> MLmodel:
     """Read a folder, given as a path or as its files (bytes, or digests in ``blobs``).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -295,3 +296,30 @@ def test_a_digest_that_the_store_does_not_have_is_named(bring: Bring) -> None:
     files: dict[str, Any] = sklearn_folder(1)
     with pytest.raises(NotFound, match=r"model\.pkl"):
         bring({**files, "model.pkl": "b3:" + "0" * 64})
+
+
+class Ends:
+    """Unpickling it ends the process."""
+
+    def __reduce__(self) -> Any:
+        return (os.abort, ())
+
+
+def test_strangers_code_runs_in_a_process_of_its_own_and_may_end_only_that(
+    ledger: Ledger, tmp_path: Path, classifier: Any
+) -> None:
+    kept = Blobs.open(f"file:{tmp_path}/blobs")
+
+    def prepared(model: Any, **options: Any) -> Served:
+        version = import_folder(ledger, kept, "delays", sklearn_folder(model), actor="a", **options)
+        return prepare(ledger, kept, version, actor="a")
+
+    with pytest.raises(Invalid, match=r"ended the process \(SIGABRT\)"):
+        prepared(Ends(), trust="person:ann")
+    with pytest.raises(Refused, match="runs whatever it says") as caught:
+        prepared(Ends())
+    assert "flyball models trust delays@2" in caught.value.hint
+    with pytest.raises(Unavailable, match="absent_library"):
+        prepared(b"cabsent_library\nModel\n.", trust="person:ann")
+    served = prepared(classifier, trust="person:ann")
+    assert (served.format, served.artifact in kept) == ("onnx", True)
