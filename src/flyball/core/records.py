@@ -37,6 +37,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     manifest: str = ""  # blob that says where its bytes lie; "" when each file is a blob of its own
     file_count: int = 0  # ``files`` holds them all, or none when there are too many: the manifest has them
     size_bytes: int = 0
+    columns: tuple[str, ...] = ()  # names of ``schema`` as they stand in the tables
     forgotten: bool = False  # no name any more: a collection may take its bytes
 
     @property

@@ -63,7 +63,8 @@ def _columns(one: Snapshot) -> list[str]:
     if not one.schema:
         return []
     rows: list[tuple[str, ...]] = [("column", "type", "nulls", "min", "mean", "max")]
-    for name, kind in list(one.schema.items())[:_COLUMNS]:
+    for name in (one.columns or tuple(one.schema))[:_COLUMNS]:
+        kind = one.schema[name]
         facts = one.statistics.get(name, {})
         rows.append(
             (name, _fact(kind), *(_fact(facts.get(fact)) for fact in ("nulls", "min", "mean", "max")))

@@ -153,6 +153,7 @@ def add_found(
             schema=schema,
             rows=rows,
             statistics=statistics,
+            columns=tuple(schema),
             source=origin,
             manifest=blobs.put(kept.encoded()) if packed else "",
             file_count=len(files),

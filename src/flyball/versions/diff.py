@@ -100,7 +100,7 @@ def diff(before: Data, after: Data, *, key: Sequence[str] = (), path: str | None
     """Compare two snapshots. ``key`` names the columns that tell which row is which; ``path`` one table of several."""
     files = _files(before, after)
     schema_before, schema_after = before.snapshot.schema, after.snapshot.schema
-    both = [name for name in schema_before if name in schema_after]
+    both = [name for name in before.snapshot.columns or schema_before if name in schema_after]
     known = DataDiff(
         before=before.snapshot.ref,
         after=after.snapshot.ref,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from array import array
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -22,6 +23,8 @@ from flyball.versions.sources import Source
 
 _FINE_NS = 20_000_000  # the tick of a kernel that writes nanoseconds, and a margin
 _COARSE_NS = 2_000_000_000  # FAT, and network file systems that keep seconds
+
+_SIGNED = (1 << 63) - 1  # inodes of some network file systems use the last bit
 
 Mark = tuple[int, int, int, int]  # size, mtime, ctime (ns), inode
 
@@ -160,8 +163,8 @@ class Tracked:
 
 
 def _marks(files: Sequence[Source]) -> bytes:
-    lines = [
-        f"{one.inside}\0{one.status.st_size} {one.status.st_mtime_ns} {one.status.st_ctime_ns} {one.status.st_ino}"
-        for one in files
-    ]
-    return blake3("\n".join(lines).encode()).digest()
+    numbers = array("q")
+    for one in files:
+        status = one.status
+        numbers.extend((status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _SIGNED))
+    return blake3("\n".join([one.inside for one in files]).encode() + numbers.tobytes()).digest()

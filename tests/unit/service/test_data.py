@@ -44,6 +44,7 @@ def test_add_show_ls_and_diff_speak_to_people(project):
     _, said, _ = project("data", "show", "rows@1")
     assert "from     path rows.csv" in said
     assert "x       Int64  0      10   15    20" in said
+    assert said.index("\n  id ") < said.index("\n  x ")  # as they stand in the file
     _, said, _ = project("data", "diff", "rows@1", "rows@2", "--key", "id")
     assert "rows 2 -> 2: 1 added, 1 removed, 1 changed (by id)" in said
     _, said, _ = project("data", "ls", "--json")
