@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 # They say nothing of lineage, or say it as another noun does: routes are read from their events.
 _SILENT = frozenset(
-    {"step", "registration", "environment", "hardware", "configuration", "alias", "route", "endpoint"}
-)
+    {"step", "registration", "environment", "hardware", "configuration", "alias", "route", "endpoint", "commit",
+     "collection", "registered_model", "model_name", "trusted_key", "approval", "signature", "view_digest", "service_digest"}
+)  # fmt: skip
 _VERSIONED = {"snapshot": "source", "model": "model", "view": "view", "service": "service"}
 
 
