@@ -6,7 +6,7 @@ an event that says who did; so ``--verify`` finds a byte that was flipped behind
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +87,7 @@ def sealed_record(
     connection: Connection,
     run: Run,
     finite: dict[str, float] | None = None,
-    typed: dict[str, Any] | None = None,
+    typed: Mapping[str, Any] | None = None,
 ) -> Run:
     """The record with what its rows hold now: finite metrics and params (bounded), counts, and the seal.
 
@@ -118,7 +118,7 @@ def bounded_metrics(known: dict[str, float], facts: run_facts.Facts) -> dict[str
     return dict(list(found.items())[:NAMES_IN_A_RECORD])
 
 
-def bounded_params(known: dict[str, Any], logged: dict[str, str], typed: dict[str, Any]) -> dict[str, Any]:
+def bounded_params(known: dict[str, Any], logged: dict[str, str], typed: Mapping[str, Any]) -> dict[str, Any]:
     """Params with the types they were given with where that is known; those logged later bounded, long ones cut."""
     found = dict(known)
     for name, content in logged.items():
