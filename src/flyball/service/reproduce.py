@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +111,14 @@ def reproduce(
         _runnable(ws, before)
     folder = Path(into or run).resolve()
     with preparing.alone(folder):
+        _tell(f"rebuilding {run} in {folder}")
         prepared = preparing.prepare(ws, before, folder, this_environment=this_environment)
         root = folder / prepared.root
         if only_rebuild:
             return Rebuilt(
                 run=run, folder=str(root), python=str(folder / prepared.python), notes=list(prepared.notes)
             )
+        _tell(f"running it; what it says is in {root / again.LOG}")
         after = again.run_again(ws, before, folder, prepared)
         with again.side_of(root, after) as new:
             old = comparing.Side(before, ws.ledger, ws.blobs)
@@ -131,6 +134,12 @@ def reproduce(
                 notes=list(prepared.notes),
             )
     return _kept(ws, found)
+
+
+def _tell(progress: str) -> None:
+    """For people at a terminal: it takes a while."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"{progress}\n")
 
 
 def _runnable(ws: Workspace, run: Run) -> None:

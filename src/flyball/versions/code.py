@@ -215,7 +215,7 @@ def _from_sources(root: Path, loaded: imported.Imported, keeper: _Keeper) -> Cod
     found: dict[str, None] = {}
     until = time.monotonic() + WALK_S
     for folder, inner, names in os.walk(root):
-        if folder != str(root) and "flyball.toml" in names:
+        if folder != str(root) and ("flyball.toml" in names or ".flyball" in inner):
             inner[:] = []
             continue  # another project
         inner[:] = sorted(name for name in inner if name not in _SKIPPED and not name.startswith("."))

@@ -357,3 +357,11 @@ def test_git_gone_since_says_so(project, blobs, ledger, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(Unavailable, match="git is not installed"):
         restore.restore(captured, tmp_path / "again", project, blobs, ledger)
+
+
+def test_another_project_inside_this_one_is_not_its_code(tmp_path, blobs):
+    write(
+        tmp_path, {"pipelines.py": "", "again/flyball.toml": "", "again/x.py": "", "run_1/.flyball/a.py": ""}
+    )
+    write(tmp_path, {"run_1/pipelines.py": "", "part/steps.py": ""})
+    assert [one.path for one in code.look(tmp_path, blobs).sources] == ["part/steps.py", "pipelines.py"]
