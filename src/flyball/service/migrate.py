@@ -7,6 +7,7 @@ point at the new stores make the move real: they are printed, or written with ``
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -93,13 +94,23 @@ def migrate(
         bytes=blobs.bytes if blobs else 0,
         lines=lines,
         written=file,
-        notes=tuple(
-            f"stores.{name} holds a secret: better say it without and keep it in the environment "
-            f"(FLYBALL_STORES__{name.upper()}, or the cloud's own names)"
-            for name, url in targets.items()
-            if redacted_text(url) != url
-        ),
+        notes=_notes(targets),
     )
+
+
+def _notes(targets: dict[str, str]) -> tuple[str, ...]:
+    """What a person should know before relying on the new settings."""
+    notes = []
+    for name, url in targets.items():
+        variable = f"FLYBALL_STORES__{name.upper()}"
+        if redacted_text(url) != url:
+            notes.append(
+                f"stores.{name} holds a secret: better say it without, and keep it in the environment "
+                f"({variable}, or the cloud's own names)"
+            )
+        if os.environ.get(variable):
+            notes.append(f"{variable} is set, and wins over what the file says")
+    return tuple(notes)
 
 
 def _targets(urls: tuple[str, ...], ws: Workspace) -> dict[str, str]:
