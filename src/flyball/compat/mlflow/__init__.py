@@ -28,10 +28,10 @@ VERSION = "3.17.2"  # of the client whose calls we answer; it asks /version befo
 # console that no MLflow client talks to holds neither their 20 MB nor the registry's dataframes.
 _PARTS = {
     "experiments": ("experiments", "lineage"),
-    "runs": ("runs", "lineage"),
+    "runs": ("runs", "facts", "lineage"),
     "artifacts": ("lineage",),
     "metrics": ("metrics",),
-    "logged-models": ("logged_models",),
+    "logged-models": ("logged_models", "logged_search"),
     "registered-models": ("registry",),
     "model-versions": ("registry",),
 }
