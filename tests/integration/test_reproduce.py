@@ -222,6 +222,18 @@ def test_the_second_run_of_a_script_is_compared_with_the_second(root, tmp_path):
     assert [one.after for one in found.metrics] == [2.0]
 
 
+def test_a_script_beside_the_project_is_run_again_as_it_was(root, tmp_path, monkeypatch):
+    program = "import flyball as fb\nwith fb.track.start('beside') as run: run.metric('m', 1.5)\n"
+    write(tmp_path / "work", {"tools/job.py": program})
+    monkeypatch.setenv("FLYBALL_PROJECT", str(root))
+    script(tmp_path / "work", "tools/job.py")
+    write(tmp_path / "work", {"tools/job.py": program.replace("1.5", "2.5")})
+    found = again(root, tmp_path / "again", this_environment=True)
+    assert found.equal, found.as_text()
+    assert not [one for one in found.inputs if one.what == "code"], found.inputs
+    assert (tmp_path / "again/tools/job.py").read_text() == program
+
+
 @pytest.mark.parametrize("how", ["zip", "-c", "notebook"])
 def test_runs_without_a_script_file_are_tracked_and_reproduced(root, tmp_path, how):
     program = "import flyball as fb\nwith fb.track.start('odd') as run: run.metric('m', 1.25)\n"

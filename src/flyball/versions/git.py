@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 import threading
-import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -54,46 +56,51 @@ def ask(
     deadline_s: float = DEADLINE_S,
 ) -> list[Answer] | None:
     """Each question's answer, all asked at the same time (each starts a process); ``None`` when there is no git."""
-    try:
-        started = [
-            subprocess.Popen(
-                ("git", "-C", str(folder), *words),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=environment(),
-            )
-            for words in questions
-        ]
-    except OSError:
-        return None
-    late = threading.Event()
+    with ExitStack() as stack:
+        try:
+            # Not a pipe: one that nobody reads yet would stop a git that warns about every file.
+            said = [stack.enter_context(tempfile.TemporaryFile()) for _ in questions]
+            started = [_started(folder, words, error) for words, error in zip(questions, said, strict=True)]
+        except OSError:
+            return None
+        late = threading.Event()
 
-    def end_them() -> None:
-        late.set()
-        for process in started:
-            process.kill()
+        def end_them() -> None:
+            late.set()
+            for process in started:
+                process.kill()
 
-    timer = threading.Timer(deadline_s, end_them)
-    timer.daemon = True
-    timer.start()
-    try:
-        return [_answer(process, most_bytes, late) for process in started]
-    finally:
-        timer.cancel()
+        timer = threading.Timer(deadline_s, end_them)
+        timer.daemon = True
+        timer.start()
+        try:
+            return [_answer(*each, most_bytes, late) for each in zip(started, said, strict=True)]
+        finally:
+            timer.cancel()
 
 
-def _answer(process: subprocess.Popen[bytes], most_bytes: int, late: threading.Event) -> Answer:
+def _started(folder: Path, words: Sequence[str], error: IO[bytes]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        ("git", "-C", str(folder), *words),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=error,
+        env=environment(),
+    )
+
+
+def _answer(
+    process: subprocess.Popen[bytes], said: IO[bytes], most_bytes: int, late: threading.Event
+) -> Answer:
     assert process.stdout is not None
-    assert process.stderr is not None
-    with process.stdout, process.stderr:
+    with process.stdout:
         out = process.stdout.read(most_bytes + 1)
         too_much = len(out) > most_bytes
         if too_much:
             process.kill()
-        error = process.stderr.read(4096).decode(errors="replace")
-        process.stderr.read() if not too_much else None
         status = process.wait()
+        said.seek(0)
+        error = said.read(4096).decode(errors="replace")
     return Answer(out[:most_bytes], error, status, not too_much and not late.is_set())
 
 
@@ -161,8 +168,3 @@ def _head(directory: Path) -> str | None:
     except OSError:
         pass
     return None
-
-
-def patience(until: float) -> float:
-    """Seconds left until a time of the monotonic clock, at least a little."""
-    return max(0.05, until - time.monotonic())

@@ -26,7 +26,26 @@ def capture(root: Path) -> tuple[tuple[str, ...], str]:
     base = here if here.is_relative_to(root) else root
     words[0] = PYTHON if Path(words[0]).name.startswith(("python", "pypy")) else words[0]
     where = "" if base == root else base.relative_to(root).as_posix()
-    return redacted_command([_moved(word, root, base) for word in words]), where
+    main = _main_file()
+    moved = [
+        _script(main, root, base) if main and here / word == main else _moved(word, root, base)
+        for word in words
+    ]
+    return redacted_command(moved), where
+
+
+def _main_file() -> Path | None:
+    """The program's own file."""
+    file = getattr(sys.modules.get("__main__"), "__file__", None)
+    return Path(os.path.abspath(file)) if file else None  # noqa: PTH100 - links stay: the word names this one
+
+
+def _script(main: Path, root: Path, base: Path) -> str:
+    """A script as seen from ``base``; from outside the project by the name that its source is kept under."""
+    real = main.resolve()
+    if imported.from_root(real, root).startswith("/"):
+        return str(real)
+    return os.path.relpath(real, base)
 
 
 def _is_interactive() -> bool:

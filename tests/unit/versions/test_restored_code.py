@@ -285,6 +285,20 @@ def test_what_a_bound_keeps_out_is_named_and_the_rest_comes_back(
     assert code.look(project, blobs).digest != captured.digest
 
 
+def test_a_git_that_warns_about_every_file_does_not_stop(project, blobs):
+    run_git(project, "config", "core.autocrlf", "input")
+    run_git(project, "config", "core.safecrlf", "warn")
+    for number in range(1200):
+        (project / f"{number:0>60}.py").write_bytes(b"x = 1\n")
+    run_git(project, "add", ".")
+    for number in range(1200):
+        (project / f"{number:0>60}.py").write_bytes(b"x = 2\r\n")
+    captured = code.look(project, blobs)
+    assert captured.commit
+    assert captured.patch
+    assert captured.left_out == ()
+
+
 def test_a_slow_git_is_not_waited_for(project, blobs, tmp_path, monkeypatch):
     slow = write(tmp_path / "bin", {"git": "#!/bin/sh\nexec sleep 60\n"})
     (slow / "git").chmod(0o755)
