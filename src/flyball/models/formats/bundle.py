@@ -106,13 +106,13 @@ def loads(pickled: bytes, sources: Sources) -> Any:
 
 
 def finder(sources: Sources) -> Callable[[str, str], Any]:
-    """Finds a class by module and name: in these sources first, then in what is installed."""
+    """Finds a class of these sources by module and name; ``None`` for what is not theirs."""
     space = namespace(sources) if sources.files else ""
 
     def find(module: str, name: str) -> Any:
-        if module in sources.files:
-            module = f"{space}.{module}"
-        found: Any = importlib.import_module(module)
+        if module not in sources.files:
+            return None
+        found: Any = importlib.import_module(f"{space}.{module}")
         for part in name.split("."):
             found = getattr(found, part)
         return found

@@ -31,11 +31,13 @@ def read(data: bytes) -> Any:
 
 
 def unpickler(find: Callable[[str, str], Any]) -> type[pickle.Unpickler]:
-    """A reader of pickles whose classes ``find(module, name)`` gives."""
+    """A reader of pickles that asks ``find(module, name)`` for a class first, and for what is ``None`` there looks as
+    pickles do (old ones call builtins ``__builtin__``)."""
 
     class Reader(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:
-            return find(module, name)
+            found = find(module, name)
+            return super().find_class(module, name) if found is None else found
 
     return Reader
 

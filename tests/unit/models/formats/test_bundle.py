@@ -208,3 +208,10 @@ def test_modules_are_renamed_inside_a_pickle_and_nothing_else_is() -> None:
     finally:
         del sys.modules["elsewhere_with_a_much_longer_name"]
     assert list(found.values()) == [Path("a"), ["x" * 300, Path("c")]]
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_pickles_of_any_age_are_read_beside_code(protocol: int) -> None:
+    data = pickle.dumps([set, range(3), np.float64(1), slice(1, 2)], protocol=protocol)
+    sources = bundle.Sources({"elsewhere": "elsewhere.py"}, {"elsewhere.py": ""})
+    assert bundle.loads(data, sources) == [set, range(3), np.float64(1), slice(1, 2)]
