@@ -16,6 +16,8 @@ from typing import Any
 
 import psycopg
 
+from flyball.service.supervise import _end_with_parent
+
 _QUICK = (
     "fsync=off", "full_page_writes=off", "shared_buffers=64MB", "max_connections=120",
     "autovacuum=off", "max_wal_size=256MB", "unix_socket_directories=", "listen_addresses=127.0.0.1",
@@ -67,7 +69,13 @@ class Postgres:
         ]
         with (self.folder / "log").open("ab") as out:
             self._process = subprocess.Popen(
-                command, stdout=out, stderr=out, cwd=self.folder, start_new_session=True, **self._as
+                command,
+                stdout=out,
+                stderr=out,
+                cwd=self.folder,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 (no threads that hold locks here)
+                **self._as,
             )
         until = time.monotonic() + 30
         while True:

@@ -10,6 +10,7 @@ import time
 import urllib.request
 from types import TracebackType
 
+from flyball.service.supervise import _end_with_parent
 from tests.postgres import free_port
 
 
@@ -23,7 +24,11 @@ class S3:
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
         self._process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 (no threads that hold locks here)
         )
         until = time.monotonic() + 60
         while True:
