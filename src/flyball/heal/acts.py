@@ -17,6 +17,7 @@ from flyball.core.ids import new_id
 from flyball.core.records import Decision, ModelVersion, Report, Route, Run
 from flyball.errors import Conflict, FlyballError, Refused
 from flyball.heal import traffic
+from flyball.models.timeline import was_champion
 from flyball.stores.metadata import Ledger
 
 log = logging.getLogger(__name__)
@@ -101,10 +102,12 @@ def _reroute(
 ) -> Decision:
     """Route, aliases and "done" in one transaction, from the route that was decided upon; then the plan."""
     endpoint = decision.subject
+    to = decision.arguments.get("to")
+    back = decision.action == "rollback" and (to is None or was_champion(ledger, endpoint, to))
     with ledger.transaction() as tx:
         now = traffic.expect(tx, endpoint, decision.arguments["generation"])
         route = next_route(now)
-        sets = traffic.changes(tx, route, at=at, going_back=decision.action == "rollback")
+        sets = traffic.changes(tx, route, at=at, going_back=back)
         generation = sets[0][2].generation
         done = msgspec.structs.replace(decision, state="done", outcome={"generation": generation})
         tx.append(

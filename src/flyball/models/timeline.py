@@ -109,6 +109,11 @@ def served(ledger: Ledger, endpoint: str = "", *, model: str = "") -> list[Serve
     return [one for one in told[::-1] if not model or model in (one.champion, one.candidate, *one.shadows)]
 
 
+def was_champion(ledger: Ledger, endpoint: str, ref: str) -> bool:
+    """Whether a version has been the champion of an endpoint: only then is routing to it a way back."""
+    return any(one.champion == ref for one in served(ledger, endpoint, model=ref) if one.endpoint == endpoint)
+
+
 def served_at(ledger: Ledger, endpoint: str, at: datetime) -> Served:
     """What an endpoint served at one time; :class:`NotFound` when it did not exist yet."""
     spans = served(ledger, endpoint)

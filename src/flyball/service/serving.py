@@ -100,11 +100,13 @@ def set_route(
     ``expected`` is the generation that was decided upon: :class:`Conflict` when someone was faster.
     """
     from flyball.heal import traffic
+    from flyball.models.timeline import was_champion
 
+    back = kind == "route.rolled_back" and was_champion(ws.ledger, route.endpoint, route.champion)
     with ws.ledger.transaction() as tx:
         if expected is not None:
             traffic.expect(tx, route.endpoint, expected)
-        sets = traffic.changes(tx, route, at=ws.clock.now(), going_back=kind == "route.rolled_back")
+        sets = traffic.changes(tx, route, at=ws.clock.now(), going_back=back)
         if version is not None and tx.find("endpoint", route.endpoint, EndpointSettings) is None:
             settings = EndpointSettings(
                 name=route.endpoint,

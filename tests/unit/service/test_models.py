@@ -79,6 +79,14 @@ def test_a_protected_endpoint_refuses_and_says_whom_to_ask(say: Any) -> None:
     assert say("models", "show", "delays@2")["missing"] == ["lead"]
 
 
+def test_rolling_back_to_what_never_served_is_no_way_around_approvals(say: Any) -> None:
+    say("deploy", "delays@1", "--endpoint", "delays")
+    say("deploy", "delays@2", "--endpoint", "delays")
+    say("models", "require-approval", "delays", "--roles", "risk")
+    assert "not approved by risk" in say("rollback", "delays", "--to", "delays@3", code=1)
+    assert say("rollback", "delays", "--to", "delays@1")["arms"][0]["model"] == "delays@1"
+
+
 def test_who_served_is_asked_by_endpoint_by_time_and_by_version(say: Any) -> None:
     say("deploy", "delays@1", "--endpoint", "delays", "--because", "the first")
     say("deploy", "delays@2", "--endpoint", "delays", "--because", "better")
