@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -19,11 +19,14 @@ from flyball.models import registry, scoring
 from flyball.models.predictor import load
 from flyball.monitor.drift import Baseline, learn
 from flyball.monitor.windows import DayStats, DayTable
-from flyball.pipelines import RunContext, current, step
+from flyball.pipelines import current, step
 from flyball.service.serving import trust_in
 from flyball.service.workspace import Workspace
 from flyball.track.runs import current as tracked_run
 from flyball.track.runs import log_metric
+
+if TYPE_CHECKING:
+    from flyball.stores.metadata import Ledger
 
 
 def _digest_of_data(name: str) -> str:
@@ -268,6 +271,8 @@ def register_model(
 
     ws = Workspace.current()
     context = current()
+    tracked = tracked_run()
+    run = context.run_id if context is not None else tracked.id if tracked is not None else None
     if sample is not None and (features or service is not None):
         names = list(features) or _features_of(ws, service)
         sample = sample.select(names).cast(pl.Float32)  # what a server feeds it
@@ -282,23 +287,22 @@ def register_model(
         actor=context.actor if context is not None else ws.actor,
         sample=sample,
         aliases=aliases,
-        run=context.run_id if context is not None else None,
-        node=context.node if context is not None else None,
+        run=run,
+        # Outside of a pipeline each call is one of its own: plain code may register two models in a run.
+        node=context.node if context is not None else new_id("call", ws.clock.now()),
         feature_service=applied(ws, service) if service is not None else None,
         gate=gate.report if gate is not None else None,
         metrics=measured,
         note=note,
-        **{"training": _training(context), **options},
+        **{"training": _training(ws.ledger, run), **options},
     )
 
 
-def _training(context: RunContext | None) -> dict[str, str]:
+def _training(ledger: Ledger, run: str | None) -> dict[str, str]:
     """The snapshots that this run has read: what the model was learned from."""
-    if context is None:
+    if run is None:
         return {}
     from flyball.track.runs import get
 
-    inputs = get(context.ledger, context.run_id).inputs
-    return {
-        role: ref for role, ref in inputs.items() if context.ledger.find("snapshot", ref, dict) is not None
-    }
+    inputs = get(ledger, run).inputs
+    return {role: ref for role, ref in inputs.items() if ledger.find("snapshot", ref, dict) is not None}

@@ -216,3 +216,16 @@ def test_without_optuna_the_error_names_the_line_to_install_it(ws, monkeypatch):
     with pytest.raises(Unavailable, match="Optuna") as caught:
         fb.track.sweep(lambda params: 1.0, {"x": (1, 2)})
     assert "flyball[sweeps]" in str(caught.value)
+
+
+def test_a_model_registered_in_a_run_names_the_run_and_the_data_it_read(ws):
+    sklearn = pytest.importorskip("sklearn.linear_model")
+    rows = pl.DataFrame({"a": [0.0, 1.0, 2.0], "b": [0.0, 1.0, 2.0]})
+    fb.data.add("rows", rows)
+    with fb.track.start("train") as run:
+        frame = fb.data.use("rows")
+        model = sklearn.LinearRegression().fit(frame[["a"]].to_numpy(), frame["b"].to_numpy())
+        first = fb.models.register("line", model, sample=frame[["a"]])
+        second = fb.models.register("line", model, sample=frame[["a"]])
+    assert (first.run, first.training, second.number) == (run.id, {"rows": "rows@1"}, 2)
+    assert runs.show(run.id)["inputs"] == {"rows": "rows@1"}
