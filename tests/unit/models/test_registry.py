@@ -88,7 +88,8 @@ def test_a_regressor_predicts_values(ledger, blobs):
 
 def test_any_object_that_predicts_is_kept_as_a_pickle_with_the_reason(ledger, blobs):
     version = register(ledger, blobs, "twice", Doubles(), sample=FRAME, actor="a")
-    assert (version.format, version.artifact) == ("python", version.native)  # a class of the project: with its code
+    # a class of the project: with its code
+    assert (version.format, version.artifact) == ("python", version.native)
     assert "not a scikit-learn model" in version.export["reason"]
     np.testing.assert_array_equal(load(ledger, blobs, "twice").predict(FRAME), 2 * FRAME["a"].to_numpy())
 
