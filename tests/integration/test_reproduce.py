@@ -138,6 +138,11 @@ def again(root: Path, into: Path, **options: Any) -> Reproduction:
         ws.ledger.close()
 
 
+def code_of(found: Reproduction) -> list[Any]:
+    """The code that differs, but for Flyball's own: in its own checkout somebody may commit meanwhile."""
+    return [one for one in found.inputs if one.what == "code" and one.name != "flyball"]
+
+
 def test_a_pipeline_is_reproduced_with_an_environment_built_again_without_network(committed, tmp_path):
     write(
         committed, {"shapes.py": "def width() -> int:\n    return 5\n", "extra.py": "e = 1\n"}
@@ -201,7 +206,7 @@ def test_a_script_is_run_again_with_its_words_and_sources_from_everywhere(root, 
     assert found.equal, found.as_text()
     assert [(one.what, one.after) for one in found.metrics] == [("score", 48.5)]
     assert "artifact weights.bin" in [one.what for one in found.outputs]
-    assert not [one for one in found.inputs if one.what == "code"], found.inputs
+    assert not code_of(found), found.inputs
 
 
 def test_the_second_run_of_a_script_is_compared_with_the_second(root, tmp_path):
@@ -230,7 +235,7 @@ def test_a_script_beside_the_project_is_run_again_as_it_was(root, tmp_path, monk
     write(tmp_path / "work", {"tools/job.py": program.replace("1.5", "2.5")})
     found = again(root, tmp_path / "again", this_environment=True)
     assert found.equal, found.as_text()
-    assert not [one for one in found.inputs if one.what == "code"], found.inputs
+    assert not code_of(found), found.inputs
     assert (tmp_path / "again/tools/job.py").read_text() == program
 
 
@@ -396,7 +401,7 @@ def test_an_editable_package_comes_back_at_its_commit(root, tmp_path, other_pyth
     git(library, "commit", "-q", "-a", "-m", "two")
     found = again(root, tmp_path / "again")
     assert found.equal, found.as_text()
-    assert not [one for one in found.inputs if one.what == "code"], found.inputs
+    assert not code_of(found), found.inputs
     assert list((tmp_path / "again").rglob("fbtedit/unused.py"))
 
 
