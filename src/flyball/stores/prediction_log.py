@@ -171,7 +171,7 @@ def _has_another_length(view: memoryview, at: int, end: int) -> bool:
     Its payload may end anywhere before ``end`` (a torn frame may follow). A torn one passes by chance once in 2^32
     for each byte of it that is there; of a long one, only the whole rest is tried.
     """
-    checksum = _HEAD.unpack_from(view, at)[1]
+    checksum: int = _HEAD.unpack_from(view, at)[1]
     if end - at - 8 > _TRIED_BYTES:
         return zlib.crc32(view[at + 8 : end]) == checksum
     found = 0

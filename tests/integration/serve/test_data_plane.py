@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from conftest import FEATURES, Plane
 from models_that_fail import AnswersNaN, Constant, Hangs, NoProbability, Raises, WrongShape
 
+from conftest import FEATURES, Plane
 from flyball.errors import Conflict, FlyballError, Internal, Invalid, NotFound, Unavailable
 from flyball.serve.client import Client, Request
 from flyball.serve.publish import acks
