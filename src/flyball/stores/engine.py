@@ -12,7 +12,9 @@ or is behind a network that swallows everything is :class:`Unavailable` within `
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -252,6 +254,22 @@ def _ours(error: sa.exc.DBAPIError, name: str) -> FlyballError:
     )
 
 
+def _to_wal(connection: Any, lock_s: float) -> None:
+    """Put a database into WAL mode. SQLite does not wait for its lock here when another process makes the same change
+    (it answers "locked" at once, whatever the time-out), so we do.
+    """
+    until = time.monotonic() + lock_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
 def _sqlite(url: URL) -> Engine:
     query = dict(url.query)
     lock_s = float(str(query.pop("lock_s", _LOCK_S)))
@@ -278,7 +296,8 @@ def _sqlite(url: URL) -> Engine:
     def _on_connect(connection: Any, _record: Any) -> None:
         # We say BEGIN ourselves; the driver would begin too late for IMMEDIATE.
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        _to_wal(connection, lock_s)
+        for pragma in ("synchronous=NORMAL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @sa.event.listens_for(engine, "begin")

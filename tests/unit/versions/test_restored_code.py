@@ -40,6 +40,21 @@ def _without_this_checkout():
         yield
 
 
+@pytest.fixture(autouse=True)
+def _without_other_tests_modules(monkeypatch):
+    """What other tests left imported lies near one folder and far from another: it is no code of these projects."""
+    before = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    look = imported.look
+
+    def own(root: Path, *, script: bool = True) -> imported.Imported:
+        found = look(root, script=script)
+        return imported.Imported(
+            found.inside, {name: file for name, file in found.outside.items() if file not in before}
+        )
+
+    monkeypatch.setattr(imported, "look", own)
+
+
 def run_git(folder: Path, *words: str) -> str:
     who = ("-c", "user.name=ann", "-c", "user.email=ann@example.org", "-c", "init.defaultBranch=trunk")
     allow = ("-c", "protocol.file.allow=always")
