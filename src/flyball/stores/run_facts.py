@@ -280,7 +280,8 @@ def _grown(
         "run": run,
         "kind": "metric",
         "name": name,
-        "text": None if math.isfinite(value) else str(value),
+        # SQLite keeps a whole number in a column of doubles as an integer: -0.0 comes back as 0.0
+        "text": None if math.isfinite(value) and repr(value) != "-0.0" else str(value),
         "number": None if math.isnan(value) else value,
         "step": step,
         "at_us": at_us,

@@ -42,7 +42,9 @@ FACTS = sa.Table(
     sa.Column("run", text(40), primary_key=True),
     sa.Column("kind", text(8), primary_key=True),  # param, metric, tag
     sa.Column("name", text(250), primary_key=True),
-    sa.Column("text", _long_text),  # of a metric only what a number can't say on both engines: nan, inf, -inf
+    sa.Column(
+        "text", _long_text
+    ),  # of a metric only what a number can't say on both engines: nan, inf, -inf, -0.0
     sa.Column("number", sa.Double),  # of a param: when its text is one; null for NaN
     sa.Column("step", sa.BigInteger),
     sa.Column("at_us", sa.BigInteger, nullable=False),

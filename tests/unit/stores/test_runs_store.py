@@ -313,6 +313,15 @@ def test_any_writes_leave_what_a_dict_would(ledger, writes, ended):
     assert store.verify(run) == []
 
 
+@pytest.mark.parametrize("values", [[-0.0], [0.0, -0.0], [-0.0, 0.0], [float("-inf")], [float("nan")]])
+def test_a_value_that_a_column_of_numbers_changes_is_kept_and_is_no_change(ledger, values):
+    store, run = RunStore(ledger), begin(ledger)
+    store.write(run, metrics=[Point("loss", value, step, 0) for step, value in enumerate(values)])
+    end(ledger, run)
+    assert repr(store.facts([run])[run].metrics["loss"].value) == repr(values[-1])
+    assert store.verify(run) == []
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(), min_size=1, max_size=300), st.integers(2, 60))
 def test_thinning_keeps_the_ends_the_extremes_and_the_order(values, to):
