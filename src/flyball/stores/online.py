@@ -6,7 +6,7 @@ reader that reduces them to features (:mod:`flyball.features.online`) is one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from importlib import import_module
 from typing import Any, Protocol
@@ -25,7 +25,8 @@ class Rows(msgspec.Struct, frozen=True):
     """A batch of one view's rows: ``codes[i]`` says which of ``keys`` row i belongs to. Times in microseconds, UTC.
 
     ``values`` is ``(rows, columns)`` float64; NaN, infinities and numbers beyond 1e150 are nulls. ``row_ids`` tells
-    rows apart that are equal in everything else; all 0 when there is nothing to tell them by.
+    rows apart that are equal in everything else; all 0 when there is nothing to tell them by. ``texts`` says which text
+    a value of a text column stands for (:func:`flyball.features.definitions.text_code`).
     """
 
     keys: Sequence[bytes]  # from pack_key
@@ -34,6 +35,13 @@ class Rows(msgspec.Struct, frozen=True):
     known: NDArray[np.int64]
     row_ids: NDArray[np.int64]
     values: NDArray[np.float64]
+    texts: Mapping[int, str] = {}
+
+
+def no_rows() -> Rows:
+    """A batch without rows, for an append that only sets marks."""
+    none = np.empty(0, dtype=np.int64)
+    return Rows((), none, none, none, none, np.empty((0, 0)))
 
 
 class Reading(Protocol):
@@ -43,12 +51,20 @@ class Reading(Protocol):
         """The newest chunk of a key; ``None`` for a key (or view, or store) that has no rows."""
         ...
 
+    def tails(self, addresses: Sequence[bytes]) -> list[memoryview | None]:
+        """What :meth:`tail` says of each address, in one go: one exchange with a store that is elsewhere."""
+        ...
+
     def closed(self, address: bytes, at_us: int) -> memoryview | None:
         """The closed chunk with the latest first row that happened at or before ``at_us``; ``None`` without one."""
         ...
 
     def oldest(self, address: bytes) -> memoryview | None:
         """The oldest closed chunk of a key; ``None`` when there is only the tail."""
+        ...
+
+    def text(self, code: int) -> str | None:
+        """The text that a value of a text column stands for; ``None`` for a code the store never saw."""
         ...
 
     def close(self) -> None: ...
@@ -61,13 +77,21 @@ class OnlineStore(Protocol):
     The store can always be rebuilt from the offline tables, so it does not wait for the disk.
     """
 
-    def append(self, view: str, rows: Rows, *, keep_us: int | None = None) -> int:
-        """Add rows, all or none; returns how many were new.
+    def append(
+        self, view: str, rows: Rows, *, keep_us: int | None = None, marks: Mapping[str, bytes] = {}
+    ) -> int:
+        """Add rows, all or none, and with them set ``marks`` (also when there are no rows); returns how many were new.
 
-        A row that is there already changes nothing, so a batch may be repeated, and the order of batches does not
-        matter. With ``keep_us``, rows that happened more than that before the batch's first known time, and that a
-        newer visible row supersedes, may be dropped from the keys written. A second writer waits for the first.
+        A row that is there already changes nothing, so a batch may be repeated. The order of batches does not matter
+        but among rows equal in key, happened and known: of those the one that arrived last is the newest. With
+        ``keep_us``, rows that happened more than that before the batch's first known time, and that a newer visible
+        row supersedes, may be dropped from the keys written. A second writer waits for the first. Two texts for one
+        code are :class:`Invalid`.
         """
+        ...
+
+    def mark(self, name: str) -> bytes | None:
+        """A mark as the last append that named it left it; ``None`` when none did, or its view was cleared since."""
         ...
 
     def begin(self) -> Reading:
@@ -82,7 +106,7 @@ class OnlineStore(Protocol):
         ...
 
     def clear(self, view: str) -> int:
-        """Forget a view; returns the number of keys it had, 0 when it was unknown."""
+        """Forget a view and the marks set with its rows; returns the number of keys it had, 0 when it was unknown."""
         ...
 
     def views(self) -> dict[str, int]:
@@ -128,3 +152,12 @@ def pack_key(parts: Sequence[Any]) -> bytes:
     """
     packed = _encode(parts)
     return packed if len(packed) <= _LONGEST_BYTES else b"\xc1" + blake2b(packed, digest_size=32).digest()
+
+
+def two_texts(code: int, kept: str, text: str) -> Invalid:
+    """Two texts that would share a code: of a million texts, once in ten thousand stores."""
+    return Invalid(
+        f"the texts {kept!r} and {text!r} have the same code {code}",
+        "change one of them a little at its source, or keep it in a view of another store",
+        code=code,
+    )

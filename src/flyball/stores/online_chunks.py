@@ -5,9 +5,10 @@ per row makes a 30-day window read 4,800 of them. A chunk costs one memory copy 
 window of any length costs one binary search, because a row carries the sums of all rows before it in its chunk and
 a chunk's header those of all chunks before it: an aggregate is a difference of two rows.
 
-Rows are sorted by (happened, known, row id, values), so what is stored does not depend on the order of arrival. The
-newest chunk of a key is its *tail*, kept at the key's own address; older ones are *closed*, filed under the time of
-their first row. Rows of one instant never straddle two chunks. Null is NaN. All words are 8 bytes, little-endian.
+Rows are sorted by (happened, known) and, where both are equal, lie in the order in which they arrived: the later one is
+the newer (decision 014). Otherwise what is stored does not depend on the order of arrival. The newest chunk of a key is
+its *tail*, kept at the key's own address; older ones are *closed*, filed under the time of their first row. Rows of one
+instant never straddle two chunks. Null is NaN. All words are 8 bytes, little-endian.
 
 header  n_columns | exact | rows before | newest ready before | newest ready | dropped until
         | shift per column | (count, sum, sum of squares) before per column
@@ -113,9 +114,10 @@ def bare_of(layout: Layout, chunk: bytes | memoryview) -> Floats:
 
 
 def in_order(codes: Ints, rows: Floats) -> Ints:
-    """Positions that sort bare rows by (code, happened, known, row id, values), each distinct row once.
+    """Positions that sort bare rows by (code, happened, known), each distinct row once; ties stay in the order given.
 
-    Only rows that tie on (code, happened) are compared further: ten times faster than sorting by all of it.
+    A row equal to an earlier one in everything is left out. Only rows that tie on (code, happened) are looked at
+    further: ten times faster than sorting by all of it.
     """
     bits = rows.view(np.int64)
     order = np.lexsort((bits[:, 0], codes))
@@ -123,18 +125,32 @@ def in_order(codes: Ints, rows: Floats) -> Ints:
     same = (sorted_codes[1:] == sorted_codes[:-1]) & (happened[1:] == happened[:-1])
     if not same.any():
         return order
-    tied = np.zeros(len(order), dtype=bool)
-    tied[1:] |= same
-    tied[:-1] |= same
+    tied = np.flatnonzero(_with_neighbours(same))
     among = order[tied]
-    values = np.nan_to_num(rows[among, 3:], nan=-np.inf)  # null is the least
-    keys: list[Any] = [values[:, i] for i in reversed(range(values.shape[1]))]
-    keys += [bits[among, 2], bits[among, 1], bits[among, 0], codes[among]]
-    order[tied] = among[np.lexsort(keys)]
-    again = np.zeros(len(order), dtype=bool)
-    at = np.flatnonzero(same) + 1  # ties may have moved inside their group, the group's places have not
-    again[at] = (bits[order[at]] == bits[order[at - 1]]).all(axis=1)
-    return order[~again]
+    group = np.concatenate(([0], np.cumsum(~same)))[tied]
+    among = order[tied] = among[np.lexsort((bits[among, 1], group))]
+    known = bits[among, 1]
+    same = (group[1:] == group[:-1]) & (known[1:] == known[:-1])
+    if not same.any():
+        return order
+    full = np.flatnonzero(_with_neighbours(same))  # equal in code, happened and known
+    among, group = among[full], np.concatenate(([0], np.cumsum(~same)))[full]
+    by_all = np.lexsort([*bits[among, 2:].T, group])
+    ids = bits[among[by_all], 2:]
+    again = (group[by_all][1:] == group[by_all][:-1]) & (ids[1:] == ids[:-1]).all(axis=1)
+    if not again.any():
+        return order
+    keep = np.ones(len(order), dtype=bool)
+    keep[tied[full[by_all[1:][again]]]] = False
+    return order[keep]
+
+
+def _with_neighbours(same: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which rows equal the one before or after, from which pairs of neighbours are equal."""
+    found = np.zeros(len(same) + 1, dtype=bool)
+    found[1:] |= same
+    found[:-1] |= same
+    return found
 
 
 def shifts_of(rows: Floats) -> tuple[float, ...]:

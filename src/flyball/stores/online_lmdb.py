@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ import msgspec
 import numpy as np
 
 from flyball.errors import Invalid, Unavailable
-from flyball.stores.online import Rows, view_address
+from flyball.stores.online import Rows, two_texts, view_address
 from flyball.stores.online_chunks import (
     HALF,
     NEVER,
@@ -38,6 +39,8 @@ _MAP_BYTES = 4 << 30  # address space, not disk; doubled when it is full
 _FEW = 16  # rows of one key up to which plain Python beats NumPy
 _BIAS = 1 << 63  # signed times sort as unsigned big-endian bytes
 _VIEWS = b"\x00views\x00"  # records of views: shorter than any address of a key
+_MARKS = b"\x00marks\x00"
+_TEXTS = b"\x00texts\x00"
 _FULL = "free some space; nothing was lost, and the batch can be repeated"
 
 
@@ -110,14 +113,18 @@ def open_lmdb(url: str, *, readonly: bool = False) -> LmdbOnline:
 class LmdbReading:
     """One read transaction; values are views of the map itself."""
 
-    __slots__ = ("_cursor", "_txn", "tail")
+    __slots__ = ("_cursor", "_texts", "_txn", "tail")
 
-    def __init__(self, txn: Any) -> None:
+    def __init__(self, txn: Any, texts: dict[int, str]) -> None:
         self._txn = txn
+        self._texts = texts
         self._cursor: Any = None
         self.tail: Callable[[bytes], memoryview | None] = (
             txn.get
         )  # no frame of ours: it is asked for every view
+
+    def tails(self, addresses: Sequence[bytes]) -> list[memoryview | None]:
+        return [*map(self.tail, addresses)]
 
     def closed(self, address: bytes, at_us: int) -> memoryview | None:
         cursor = self._cursor
@@ -132,6 +139,15 @@ class LmdbReading:
             found = cursor.set_range(address + bytes(8))
             return cursor.value() if found and _is_closed(bytes(cursor.key()), address) else None
 
+    def text(self, code: int) -> str | None:
+        found = self._texts.get(code)
+        if found is None:
+            kept = self._txn.get(_text_key(code))
+            if kept is None:
+                return None
+            found = self._texts[code] = str(kept, "utf-8")
+        return found
+
     def close(self) -> None:
         if self._cursor is not None:
             self._cursor.close()
@@ -144,10 +160,16 @@ class _Nothing:
     def tail(self, address: bytes) -> memoryview | None:
         return None
 
+    def tails(self, addresses: Sequence[bytes]) -> list[memoryview | None]:
+        return [None] * len(addresses)
+
     def closed(self, address: bytes, at_us: int) -> memoryview | None:
         return None
 
     def oldest(self, address: bytes) -> memoryview | None:
+        return None
+
+    def text(self, code: int) -> str | None:
         return None
 
     def close(self) -> None: ...
@@ -159,6 +181,7 @@ class LmdbOnline:
     def __init__(self, shared: _Environment) -> None:
         self._shared = shared
         self._closed = False
+        self._texts: dict[int, str] = {}  # what was read and committed: a code never changes its text
 
     def begin(self) -> LmdbReading | _Nothing:
         env = self._shared.env
@@ -168,27 +191,36 @@ class LmdbOnline:
             if env is None:
                 return _Nothing()
         try:
-            return LmdbReading(env.begin(buffers=True))
+            return LmdbReading(env.begin(buffers=True), self._texts)
         except lmdb.MapResizedError:
             self._shared.resized()
-            return LmdbReading(self._shared.env.begin(buffers=True))
+            return LmdbReading(self._shared.env.begin(buffers=True), self._texts)
         except lmdb.Error as error:
             raise _unavailable(self._shared.path, error) from error
 
-    def append(self, view: str, rows: Rows, *, keep_us: int | None = None) -> int:
-        if len(rows.codes) == 0:
+    def append(
+        self, view: str, rows: Rows, *, keep_us: int | None = None, marks: Mapping[str, bytes] = {}
+    ) -> int:
+        if len(rows.codes) == 0 and not marks:
             return 0
         layout = layout_of(rows.values.shape[1])
         bare = bare_rows(rows.happened, rows.known, rows.row_ids, rows.values)
         order = in_order(rows.codes, bare)
         bare, codes = bare[order], rows.codes[order]
-        starts = [0, *(np.flatnonzero(codes[1:] != codes[:-1]) + 1).tolist()]
-        groups = list(zip(starts, [*starts[1:], len(codes)], codes[starts].tolist(), strict=True))
-        as_of = int(rows.known.min())
+        starts = [0, *(np.flatnonzero(codes[1:] != codes[:-1]) + 1).tolist()] if len(codes) else []
+        groups = list(zip(starts, [*starts[1:], len(codes)], codes[starts].tolist(), strict=False))
+        as_of = int(rows.known.min()) if len(codes) else 0
         prefix = view_address(view)
         plain = _tuples(bare) if len(bare) <= 4096 else None  # at once: one call for 50 rows instead of 50
+        texts = {code: text for code, text in rows.texts.items() if self._texts.get(code) != text}
 
         def write(txn: Any) -> int:
+            for name, value in marks.items():
+                txn.put(_mark_key(name), prefix + value)
+            for code, text in texts.items():
+                _note_text(txn, code, text)
+            if not groups:
+                return 0
             _note_view(txn, view, layout.columns)
             new = 0
             for begin, end, code in groups:
@@ -201,7 +233,17 @@ class LmdbOnline:
                     _drop(txn, layout, address, as_of - keep_us, as_of)
             return new
 
-        return self._write(write)
+        new = self._write(write)
+        self._texts.update(texts)
+        return new
+
+    def mark(self, name: str) -> bytes | None:
+        reading = self.begin()
+        try:
+            kept = None if isinstance(reading, _Nothing) else reading.tail(_mark_key(name))
+            return None if kept is None else bytes(kept[8:])  # behind the address of its view
+        finally:
+            reading.close()
 
     def expire(self, view: str, before_us: int, *, as_of_us: int) -> int:
         columns = self.views().get(view)
@@ -216,13 +258,15 @@ class LmdbOnline:
         return self._write(write)
 
     def clear(self, view: str) -> int:
-        if self._shared.env is None or view not in self.views():
-            return 0
         prefix = view_address(view)
+        self._shared.open(readonly=True)
+        if self._shared.env is None:
+            return 0
 
         def write(txn: Any) -> int:
             tails = _tails(txn, prefix)
-            for key in list(_keys(txn, prefix)):
+            its_marks = [key for key in _keys(txn, _MARKS) if txn.get(key)[:8] == prefix]
+            for key in [*_keys(txn, prefix), *its_marks]:
                 txn.delete(key)
             txn.delete(_VIEWS + prefix)
             return len(tails)
@@ -392,6 +436,22 @@ def _tails(txn: Any, prefix: bytes) -> list[bytes]:
 
 def _closed_keys(txn: Any, address: bytes) -> list[bytes]:
     return [key for key in _keys(txn, address) if _is_closed(key, address)]
+
+
+def _mark_key(name: str) -> bytes:
+    return _MARKS + blake2b(name.encode(), digest_size=32).digest()
+
+
+def _text_key(code: int) -> bytes:
+    return _TEXTS + code.to_bytes(8, "big")
+
+
+def _note_text(txn: Any, code: int, text: str) -> None:
+    kept = txn.get(_text_key(code))
+    if kept is None:
+        txn.put(_text_key(code), text.encode())
+    elif kept != text.encode():
+        raise two_texts(code, str(kept, "utf-8"), text)
 
 
 def _note_view(txn: Any, view: str, columns: int) -> None:

@@ -7,16 +7,22 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping
+from itertools import permutations
 
-from flyball.stores.online import OnlineStore, Rows, pack_key, view_address
+import msgspec
+import numpy as np
+import pytest
+
+from flyball.errors import Invalid
+from flyball.stores.online import OnlineStore, Rows, no_rows, pack_key, view_address
 from flyball.stores.online_chunks import Header, bare_of, layout_of
 
 Row = tuple[str, int, int, int, float]  # key, happened, known, row id, value
 VIEW = "delays@1"
 
 
-def batch(rows: list[Row]) -> Rows:
+def batch(rows: list[Row], texts: Mapping[int, str] = {}) -> Rows:
     """A batch of one column from plain tuples."""
     names = list(dict.fromkeys(row[0] for row in rows))
     columns = [np.array([row[i] for row in rows], dtype=np.int64) for i in (1, 2, 3)]
@@ -27,6 +33,7 @@ def batch(rows: list[Row]) -> Rows:
         columns[1],
         columns[2],
         np.array([[row[4]] for row in rows], dtype=np.float64),
+        texts,
     )
 
 
@@ -79,6 +86,69 @@ class OnlineStoreSuite:
     def test_rows_that_differ_only_in_their_id_are_two(self, store: OnlineStore) -> None:
         assert store.append(VIEW, batch([("UA", 1, 1, 7, 5.0), ("UA", 1, 1, 8, 5.0)])) == 2
         assert store.append(VIEW, batch([("UA", 1, 1, 8, 5.0), ("UA", 1, 1, 9, 5.0)])) == 1
+
+    def test_ties_in_both_clocks_keep_the_order_of_arrival(self, store: OnlineStore) -> None:
+        """Whatever their ids and values are; the first of two equal rows stays where it is."""
+        for at, order in enumerate(permutations([(7, 5.0), (8, 5.0), (1, 9.0)])):
+            rows: list[Row] = [(f"N{at}", 3, 3, row_id, value) for row_id, value in order]
+            store.append(VIEW, batch([*rows, rows[0], *rows[:2]]))
+            assert rows_of(store, f"N{at}") == [row[1:] for row in rows]
+            for row in (*rows, (f"N{at}", 3, 2, 0, 1.0), (f"N{at}", 3, 3, 0, 1.0), rows[1]):
+                store.append(VIEW, batch([row]))
+            assert rows_of(store, f"N{at}") == [(3, 2, 0, 1.0), *(row[1:] for row in rows), (3, 3, 0, 1.0)]
+
+    def test_marks_are_set_with_the_rows_and_go_with_them(self, store: OnlineStore) -> None:
+        assert store.mark("offset") is None
+        store.append(VIEW, batch([("UA", 1, 1, 0, 5.0)]), marks={"offset": b"17", "x" * 900: b""})
+        store.append(VIEW, no_rows(), marks={"offset": b"18"})
+        store.append("other@1", batch([("UA", 1, 1, 0, 5.0)]), marks={"other": b"\x00"})
+        store.append("third@1", no_rows())
+        assert (store.mark("offset"), store.mark("x" * 900), store.mark("other")) == (b"18", b"", b"\x00")
+        assert store.mark("offse") is None
+        assert store.views() == {VIEW: 1, "other@1": 1}
+        store.clear(VIEW)
+        assert (store.mark("offset"), store.mark("x" * 900), store.mark("other")) == (None, None, b"\x00")
+
+    def test_a_batch_that_is_refused_leaves_nothing_behind(self, store: OnlineStore) -> None:
+        store.append(VIEW, batch([("UA", 1, 1, 0, 1.0)], {5: "Boeing"}), marks={"offset": b"1"})
+        clash = batch([("UA", 2, 2, 0, 5.0), ("AA", 2, 2, 0, 6.0)], {6: "Airbus", 5: "Embraer"})
+        with pytest.raises(Invalid, match="'Boeing' and 'Embraer'"):
+            store.append(VIEW, clash, marks={"offset": b"2"})
+        wide = msgspec.structs.replace(clash, values=np.zeros((2, 2)), texts={6: "Airbus"})
+        with pytest.raises(Invalid, match="1 columns, not 2"):
+            store.append(VIEW, wide, marks={"offset": b"2"})
+        assert rows_of(store, "UA") == [(1, 1, 0, 1.0)]
+        assert rows_of(store, "AA") == []
+        assert store.mark("offset") == b"1"
+        reading = store.begin()
+        assert [reading.text(code) for code in (5, 6)] == ["Boeing", None]
+        reading.close()
+
+    def test_texts_are_kept_once_for_their_codes(self, store: OnlineStore) -> None:
+        reading = store.begin()
+        assert reading.text(3) is None
+        reading.close()
+        store.append(VIEW, batch([("UA", 1, 1, 0, 3.0)], {3: "JFK", (1 << 52) - 1: "Zürich"}))
+        store.append(VIEW, batch([("UA", 2, 2, 0, 3.0)], {3: "JFK"}))
+        reading = store.begin()
+        assert [reading.text(code) for code in (3, (1 << 52) - 1, 4)] == ["JFK", "Zürich", None]
+        reading.close()
+
+    def test_many_tails_are_each_what_one_would_be(self, store: OnlineStore) -> None:
+        addresses = [view_address(view) + pack_key((f"N{at}",)) for view in (VIEW, "b@1") for at in range(40)]
+        reading = store.begin()
+        assert reading.tails(addresses) == [None] * 80
+        assert reading.tails([]) == []
+        reading.close()
+        store.append(VIEW, batch([(f"N{at}", at, at, 0, 1.0) for at in range(0, 40, 2)]))
+        store.append("b@1", batch([(f"N{at}", i, i, 0, 1.0) for at in range(20, 40) for i in range(at)]))
+        reading = store.begin()
+        tails = reading.tails(addresses)
+        assert [None if tail is None else bytes(tail) for tail in tails] == [
+            None if tail is None else bytes(tail) for tail in map(reading.tail, addresses)
+        ]
+        assert sum(tail is not None for tail in tails) == 40
+        reading.close()
 
     def test_nulls_and_what_is_no_number_are_one_null(self, store: OnlineStore) -> None:
         odd = [float("nan"), float("inf"), -float("inf"), 1e200]
