@@ -40,6 +40,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[str, ServedModel]
     service: dict[str, Any] | None = None
     views: dict[str, dict[str, Any]] = {}
+    on_demand: dict[str, dict[str, Any]] = {}
     deadline_ms: int = 1000
     candidate_share: float = 0.5  # of the deadline; then the champion answers
     alpha: float = 0.05  # level of the worker's own breaker

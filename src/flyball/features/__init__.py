@@ -11,18 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flyball.features.aggregates import count, last, max, mean, min, std, sum
-    from flyball.features.definitions import RequestField, Service, View, Window
+    from flyball.features.definitions import Entity, OnDemand, RequestField, Service, Source, View, Window
+    from flyball.features.expressions import Expr, col
     from flyball.features.filling import materialize, push
     from flyball.features.offline import point_in_time
     from flyball.features.online import FeatureRow, OnlineReader
 
 __all__ = [
+    "Entity",
+    "Expr",
     "FeatureRow",
+    "OnDemand",
     "OnlineReader",
     "RequestField",
     "Service",
+    "Source",
     "View",
     "Window",
+    "col",
     "count",
     "last",
     "materialize",
@@ -35,13 +41,15 @@ __all__ = [
     "sum",
 ]
 
-_WHERE = {
-    **dict.fromkeys(("count", "last", "max", "mean", "min", "std", "sum"), "aggregates"),
-    **dict.fromkeys(("RequestField", "Service", "View", "Window"), "definitions"),
-    **dict.fromkeys(("materialize", "push"), "filling"),
-    "point_in_time": "offline",
-    **dict.fromkeys(("FeatureRow", "OnlineReader"), "online"),
+_PLACES = {
+    "aggregates": ("count", "last", "max", "mean", "min", "std", "sum"),
+    "definitions": ("Entity", "OnDemand", "RequestField", "Service", "Source", "View", "Window"),
+    "expressions": ("Expr", "col"),
+    "filling": ("materialize", "push"),
+    "offline": ("point_in_time",),
+    "online": ("FeatureRow", "OnlineReader"),
 }
+_WHERE = {name: module for module, names in _PLACES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

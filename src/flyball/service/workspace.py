@@ -123,12 +123,12 @@ class Workspace:
 
     @cached_property
     def definitions(self) -> Definitions:
-        """What the project's own files define: pipelines, feature views and services, contracts."""
+        """What the project's own files define: pipelines, what features are made of, contracts."""
         from flyball.checks.expectations import Contract
-        from flyball.features.definitions import Service, View
+        from flyball.features.definitions import Entity, OnDemand, Service, Source, View
         from flyball.pipelines.discovery import load_definitions
 
-        return load_definitions(self.root, self.config.project.definitions, (View, Service, Contract))
+        return load_definitions(self.root, self.config.project.definitions, (View, OnDemand, Service, Entity, Source, Contract))
 
     @property
     def plan(self) -> plans.Plan:
