@@ -75,7 +75,7 @@ def push(
     oldest known time of the newest batch; what only an earlier t could need may be dropped. ``None`` keeps all.
     ``marks`` are set in the same transaction, also when no row is left.
     """
-    return _append(view, packed(events_of(view, rows)), store, history_s, marks or {})
+    return put(view, packed(events_of(view, rows)), store, history_s=history_s, marks=marks)
 
 
 def materialize(
@@ -129,7 +129,7 @@ def fill(
         rows = packed(events_of(view, part))
         if seen is not None:
             seen(rows)
-        new += _append(view, rows, store, history_s, moving.past(batch, whole))
+        new += put(view, rows, store, history_s=history_s, marks=moving.past(batch, whole))
         done += batch.height
         if progress is not None:
             progress(done, span.rows)
@@ -143,13 +143,19 @@ def expire(view: View, store: OnlineStore, *, as_of: datetime, history_s: int = 
     return store.expire(view.stored_as, oldest - view.longest_s * _SECOND, as_of_us=oldest)
 
 
-def _append(
-    view: View, rows: Rows, store: OnlineStore, history_s: int | None, marks: Mapping[str, bytes]
+def put(
+    view: View,
+    rows: Rows,
+    store: OnlineStore,
+    *,
+    history_s: int | None = HISTORY_S,
+    marks: Mapping[str, bytes] | None = None,
 ) -> int:
+    """:func:`push` for rows that are packed already."""
     if len(rows.codes) == 0:
         return store.append(view.stored_as, no_rows(), marks=marks) if marks else 0
     keep_us = None if history_s is None else (history_s + view.longest_s) * _SECOND
-    return store.append(view.stored_as, rows, keep_us=keep_us, marks=marks)
+    return store.append(view.stored_as, rows, keep_us=keep_us, marks=marks or {})
 
 
 class _Span(msgspec.Struct, frozen=True):

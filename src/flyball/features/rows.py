@@ -77,4 +77,4 @@ def _numbered(series: pl.Series) -> tuple[Ints, pl.Series]:
 
 
 def _is_short(column: pl.Series) -> bool:
-    return column.dtype == pl.Int64 or int(column.str.len_bytes().max() or 0) <= _SHORT  # type: ignore[call-overload]  # a length
+    return column.dtype == pl.Int64 or column.is_empty() or bool((column.str.len_bytes() <= _SHORT).all())
