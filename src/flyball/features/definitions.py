@@ -375,7 +375,10 @@ class OnDemand(msgspec.Struct, frozen=True, dict=True, omit_defaults=True):
 
 
 class Service(msgspec.Struct, frozen=True, dict=True, omit_defaults=True):
-    """The ordered vector of a model: each of ``features`` is a request field's name, ``view:feature`` or ``on_demand:feature``."""
+    """The ordered vector of a model: each of ``features`` is a request field's name or ``view:feature``.
+
+    The view may be an on-demand view; ``view@2:feature`` names an older version.
+    """
 
     name: str
     features: tuple[str, ...]
@@ -420,7 +423,9 @@ class Service(msgspec.Struct, frozen=True, dict=True, omit_defaults=True):
         return resolve(self, known).entities
 
 
-Known = Iterable[View | OnDemand] | Mapping[str, View] | Mapping[str, OnDemand] | Mapping[str, View | OnDemand]
+Known = (
+    Iterable[View | OnDemand] | Mapping[str, View] | Mapping[str, OnDemand] | Mapping[str, View | OnDemand]
+)
 
 
 class Vector(msgspec.Struct, frozen=True):
@@ -446,8 +451,8 @@ class Vector(msgspec.Struct, frozen=True):
         prefix, colon, name = feature.partition(":")
         if not colon:
             return next(field.datatype for field in self.service.request if field.name == prefix)
-        owner = next(one for one in (*self.views, *self.computed) if one.name == prefix)
-        return owner.output_types[name]
+        owners: tuple[View | OnDemand, ...] = (*self.views, *self.computed)
+        return next(one.output_types[name] for one in owners if one.name == prefix)
 
 
 def resolve(service: Service, known: Known) -> Vector:

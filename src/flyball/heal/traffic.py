@@ -7,14 +7,17 @@ afterwards. A governor that starts publishes the plan again when it is behind, s
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from flyball.core import plan as plans
 from flyball.core.records import Alias, Arm, EndpointSettings, ModelVersion, Route, Served
 from flyball.errors import Conflict, Invalid, NotFound, nearest
+from flyball.features.definitions import OnDemand
 from flyball.models import approvals, keys
 from flyball.models.formats import is_trusted
 from flyball.models.signing import Trust
@@ -154,13 +157,14 @@ def _endpoint(ledger: Ledger, route: Route, whom: Trust) -> plans.Endpoint:
     )
     refs = dict.fromkeys([*(arm.model for arm in route.arms), *route.shadows])
     versions = {ref: ledger.get("model", ref, ModelVersion) for ref in refs}
-    service, views = _features(ledger, versions[route.champion])
+    service, views, computed = _features(ledger, versions[route.champion])
     return plans.Endpoint(
         name=route.endpoint,
         route=route,
         models={ref: served_model(ledger, version, whom) for ref, version in versions.items()},
         service=service,
         views=views,
+        on_demand=computed,
         deadline_ms=settings.deadline_ms,
         candidate_share=settings.candidate_share,
     )
@@ -189,14 +193,22 @@ def served_model(ledger: Ledger, version: ModelVersion, whom: Trust) -> plans.Se
 
 def _features(
     ledger: Ledger, version: ModelVersion
-) -> tuple[dict[str, Any] | None, dict[str, dict[str, Any]]]:
+) -> tuple[dict[str, Any] | None, dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """The service that feeds a model, with its views and on-demand views under the names that its features use."""
     if version.feature_service is None:
-        return None, {}
+        return None, {}, {}
     service = ledger.get("service", version.feature_service, dict[str, Any])
-    refs: Sequence[str] = service["views"]
-    return service["definition"], {
-        ref.rpartition("@")[0]: ledger.get("view", ref, dict[str, Any]) for ref in refs
+    computed = {
+        ref.rpartition("@")[0]: ledger.get("on_demand", ref, dict[str, Any])
+        for ref in service.get("on_demand", ())
     }
+    reads = [need for one in computed.values() for need in msgspec.convert(one, OnDemand).needs]
+    named = {feature.partition(":")[0] for feature in (*service["definition"]["features"], *reads)}
+    views = {}
+    for ref in service["views"]:
+        name = ref if ref in named else ref.rpartition("@")[0]
+        views[name] = {**ledger.get("view", ref, dict[str, Any]), "name": name}
+    return service["definition"], views, computed
 
 
 def put_in_force(build: Callable[[], plans.Plan], path: Path) -> bool:

@@ -1,60 +1,212 @@
-"""Verbs on features: what is defined, what is applied, what is online now."""
+"""Verbs on features: what is defined, what is applied, what a change would touch."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flyball.errors import NotFound, nearest
+from flyball.errors import Invalid, NotFound, nearest
 from flyball.service.verb import CURRENT, verb
 from flyball.service.workspace import Workspace
 
 if TYPE_CHECKING:
-    from flyball.features.definitions import Service, View
+    from flyball.features.definitions import Entity, OnDemand, Service, Source, Vector, View
+
+_WORDS = ("description", "owner", "tags")  # what a definition says to people: no part of its version
+
+
+class Change(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What applying one definition does, and whom it touches."""
+
+    name: str
+    kind: str  # view, on_demand or service
+    version: str
+    change: str  # new, changed or none
+    differs: tuple[str, ...] = ()  # fields of the definition
+    affects: tuple[str, ...] = ()  # services, models and endpoints that use the version before
+    next: str = ""  # what to do after applying
 
 
 @verb("features apply")
-def apply(plan: bool = False, *, ws: Workspace = CURRENT) -> list[dict[str, Any]]:
-    """Record the project's views and services; a changed definition is a new version. --plan only shows what would change."""
-    rows = []
+def apply(plan: bool = False, *, ws: Workspace = CURRENT) -> list[Change]:
+    """Record the project's definitions; a changed one is a new version beside the old. --plan only shows what would change.
+
+    What uses the version before goes on using it: a model keeps the features that it was trained with.
+    """
+    changes: list[Change] = []
     refs: dict[str, str] = {}
-    for name, view in views(ws).items():
-        refs[name], change = _version(ws, "view", name, view.digest, msgspec.to_builtins(view), plan)
-        rows.append({"name": name, "kind": "view", "version": refs[name], "change": change})
-    for name, service in services(ws).items():
-        used = [refs[view.name] for view in service.uses(views(ws))]
-        content = {"definition": msgspec.to_builtins(service), "views": used, "digest": service.digest}
-        digest = service.digest + "".join(used)
-        ref, change = _version(ws, "service", name, digest, content, plan)
-        rows.append({"name": name, "kind": "service", "version": ref, "change": change})
-    return rows
+    vectors = {name: resolved(ws, service) for name, service in services(ws).items()}  # all right, or nothing
+    for name, one in known(ws).items():
+        kind = kind_of(one)
+        found = _change(ws, kind, name, one.digest, msgspec.to_builtins(one), plan)
+        refs[name] = found.version
+        changes.append(found)
+    for name, vector in vectors.items():
+        service = vector.service
+        views = [refs.get(view.name, view.name) for view in vector.views]
+        computed = [refs[one.name] for one in vector.computed]
+        content = {"definition": msgspec.to_builtins(service), "views": views, "digest": service.digest}
+        if computed:
+            content["on_demand"] = computed
+        digest = service.digest + "".join((*views, *computed))
+        changes.append(_change(ws, "service", name, digest, content, plan))
+    return changes
 
 
-def _version(
-    ws: Workspace, noun: str, name: str, digest: str, content: dict[str, Any], plan: bool
-) -> tuple[str, str]:
-    """The ref of this definition: the newest version when it is the same, else the next number."""
+def _change(ws: Workspace, noun: str, name: str, digest: str, content: dict[str, Any], plan: bool) -> Change:
+    """The newest version when it is the same, else the next number, with what differs from the one before."""
+    content = msgspec.json.decode(msgspec.json.encode(content))  # as the ledger gives it back: lists, no tuples
     with ws.ledger.transaction() as tx:
         number = tx.next_number(noun, name)
-        newest = tx.find(f"{noun}_digest", f"{name}@{number - 1}", str) if number > 1 else None
-        if newest == digest:
-            return f"{name}@{number - 1}", "none"
+        before = f"{name}@{number - 1}" if number > 1 else None
+        if before is not None and tx.find(f"{noun}_digest", before, str) == digest:
+            _keep_words(ws, tx, noun, before, content, plan)
+            return Change(name, noun, before, "none")
+        old = tx.find(noun, before, dict[str, Any]) or {} if before else {}
         if not plan:
-            tx.append(
-                f"{noun}.applied",
-                f"{name}@{number}",
-                actor=ws.actor,
-                sets=[(noun, f"{name}@{number}", content), (f"{noun}_digest", f"{name}@{number}", digest)],
-            )
-    return f"{name}@{number}", "new" if number == 1 else "changed"
+            ref = f"{name}@{number}"
+            sets = [(noun, ref, content), (f"{noun}_digest", ref, digest)]
+            tx.append(f"{noun}.applied", ref, actor=ws.actor, sets=sets)
+    differs = _differing(old, content) if before else ()
+    affects = tuple(users_of(ws, noun, before)) if before else ()
+    return Change(
+        name,
+        noun,
+        f"{name}@{number}",
+        "changed" if before else "new",
+        differs,
+        affects,
+        _next(noun, name, differs),
+    )
+
+
+def _keep_words(ws: Workspace, tx: Any, noun: str, ref: str, content: dict[str, Any], plan: bool) -> None:
+    """A new description or owner is no new version; it is kept all the same."""
+    if not plan and tx.find(noun, ref, dict[str, Any]) != content:
+        tx.append(f"{noun}.described", ref, actor=ws.actor, sets=[(noun, ref, content)])
+
+
+def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:
+    inner_old, inner_new = old.get("definition", old), new.get("definition", new)
+    names = [name for name in {**inner_old, **inner_new} if name not in _WORDS]
+    found = [name for name in names if inner_old.get(name) != inner_new.get(name)]
+    return tuple(found or ["views"])
+
+
+_STORED = frozenset(
+    ("source", "entity", "happened", "known", "columns", "windows", "row_id", "types", "derived", "where")
+)
+
+
+def _next(noun: str, name: str, differs: tuple[str, ...]) -> str:
+    if noun == "view" and (not differs or _STORED.intersection(differs)):
+        return f"flyball features materialize {name}"
+    return ""
+
+
+def users_of(ws: Workspace, noun: str, ref: str) -> Iterator[str]:
+    """Who would break: services that name this version, models trained with those, endpoints that serve them."""
+    from flyball.core.records import ModelVersion, Route
+
+    if noun == "service":
+        using = [ref]
+    else:
+        field = "views" if noun == "view" else "on_demand"
+        using = [
+            key
+            for key in ws.ledger.keys("service")
+            if ref in ws.ledger.get("service", key, dict[str, Any]).get(field, ())
+        ]
+        yield from (f"service:{key}" for key in using)
+    models = [
+        version.ref
+        for version in ws.ledger.ls("model", ModelVersion)
+        if version.feature_service in using and not version.deleted
+    ]
+    yield from (f"model:{key}" for key in models)
+    for route in ws.ledger.ls("route", Route):
+        if any(arm.model in models for arm in route.arms):
+            yield f"endpoint:{route.endpoint}"
+
+
+def kind_of(one: View | OnDemand) -> str:
+    """The noun of the ledger under which its versions lie."""
+    from flyball.features.definitions import View
+
+    return "view" if isinstance(one, View) else "on_demand"
+
+
+def known(ws: Workspace, names: Iterable[str] = ()) -> dict[str, View | OnDemand]:
+    """The project's views and on-demand views by name, and those versions that feature names ask for (``view@2:f``)."""
+    from flyball.features.definitions import OnDemand, View
+
+    found: dict[str, View | OnDemand] = {}
+    defined: list[View | OnDemand] = [
+        *ws.definitions.of(View).values(),
+        *ws.definitions.of(OnDemand).values(),
+    ]
+    for one in defined:
+        if "@" in one.name:
+            raise Invalid(f"{one.name!r} can't name a view", "'@' divides a name and its version")
+        if found.setdefault(one.name, one) is not one:
+            raise Invalid(f"two views are named {one.name!r}", "rename one", view=one.name)
+    waiting = [*names, *(name for one in found.values() if isinstance(one, OnDemand) for name in one.needs)]
+    for name in waiting:
+        ref = name.partition(":")[0]
+        if "@" in ref and ref not in found:
+            found[ref] = version_named(ws, ref)
+    return found
+
+
+def version_named(ws: Workspace, ref: str) -> View:
+    """An applied version of a view, ``carrier@2``, under that very name; its rows are those of its definition."""
+    from flyball.features.definitions import View
+
+    record = ws.ledger.find("view", ref, dict[str, Any])
+    if record is None:
+        raise NotFound(f"no view {ref!r} was applied", nearest(ref, ws.ledger.keys("view")))
+    return msgspec.convert({**record, "name": ref}, View)
+
+
+def resolved(ws: Workspace, service: Service) -> Vector:
+    """A service with the views and on-demand views it needs."""
+    from flyball.features.definitions import resolve
+
+    return resolve(service, known(ws, service.features))
+
+
+def service_of(ws: Workspace, features: str | Iterable[str] | Service) -> Service:
+    """A service by its name, as it is, or made of feature names."""
+    from flyball.features.definitions import Service, service_for
+
+    if isinstance(features, Service):
+        return features
+    if isinstance(features, str):
+        return service_named(ws, features)
+    names = tuple(features)
+    return service_for(names, known(ws, names))
+
+
+def live_views(ws: Workspace, source: str | None = None) -> list[View]:
+    """Views whose rows must be kept online: those defined now, and the older ones that something still serves."""
+    from flyball.features.definitions import View
+
+    served = [
+        msgspec.convert(record, View)
+        for endpoint in ws.plan.endpoints.values()
+        for record in endpoint.views.values()
+    ]
+    found = {view.stored_as: view for view in (*served, *views(ws).values())}  # the newest definition stands
+    return [view for view in found.values() if source is None or view.source == source]
 
 
 def views(ws: Workspace) -> dict[str, View]:
     """The views that the project defines."""
     from flyball.features.definitions import View
 
-    return {view.name: view for view in ws.definitions.of(View).values()}
+    return {name: one for name, one in known(ws).items() if isinstance(one, View)}
 
 
 def services(ws: Workspace) -> dict[str, Service]:
@@ -62,6 +214,25 @@ def services(ws: Workspace) -> dict[str, Service]:
     from flyball.features.definitions import Service
 
     return {service.name: service for service in ws.definitions.of(Service).values()}
+
+
+def entities(ws: Workspace) -> dict[str, Entity]:
+    """The entities that the project defines."""
+    from flyball.features.definitions import Entity
+
+    return dict(ws.definitions.of(Entity))
+
+
+def sources(ws: Workspace) -> dict[str, Source]:
+    """The sources that the project defines, by themselves or inside a view."""
+    from flyball.features.definitions import Source
+
+    found = dict(ws.definitions.of(Source))
+    for view in views(ws).values():
+        given = view.__dict__.get("given_source")
+        if given is not None and found.setdefault(given.name, given) != given:
+            raise Invalid(f"two sources are named {given.name!r}", "rename one", source=given.name)
+    return found
 
 
 def service_named(ws: Workspace, name: str) -> Service:
@@ -76,34 +247,74 @@ def applied(ws: Workspace, name: str) -> str:
     """The ref of a service's newest applied version; applies the definitions when they were never."""
     service_named(ws, name)
     for row in apply(ws=ws):
-        if row["kind"] == "service" and row["name"] == name:
-            return str(row["version"])
+        if row.kind == "service" and row.name == name:
+            return row.version
     raise NotFound(f"no feature service {name!r}", "flyball features apply")
 
 
 @verb("features ls", reads=True)
 def ls(*, ws: Workspace = CURRENT) -> list[dict[str, Any]]:
     """List the features that the project defines, by view."""
+    from flyball.features.definitions import View
+
     return [
         {
             "feature": feature,
-            "entity": ", ".join(view.entity),
-            "source": view.source,
-            "happened": view.happened,
-            "known": view.known,
+            "type": one.output_types[feature.partition(":")[2]],
+            "entity": ", ".join(one.entity) if isinstance(one, View) else "",
+            "source": one.source if isinstance(one, View) else "on demand",
+            "owner": one.owner,
         }
-        for view in views(ws).values()
-        for feature in view.features
+        for one in known(ws).values()
+        for feature in one.features
     ]
 
 
 @verb("features show", reads=True)
 def show(name: str, *, ws: Workspace = CURRENT) -> dict[str, Any]:
-    """Show one view or service, as it is defined now."""
-    found: dict[str, Any] = {**views(ws), **services(ws)}
+    """Show a view, on-demand view, service, source or entity as it is defined now, its versions, and who uses it.
+
+    ``name@2`` shows an applied version.
+    """
+    if "@" in name:
+        return {"version": name, **msgspec.to_builtins(version_named(ws, name))}
+    found: dict[str, Any] = {**entities(ws), **sources(ws), **known(ws), **services(ws)}
     if name not in found:
-        raise NotFound(f"no view or service {name!r}", nearest(name, list(found)))
-    return {"digest": found[name].digest, **msgspec.to_builtins(found[name])}
+        raise NotFound(
+            f"no view, service, source or entity {name!r}",
+            nearest(name, list(found)) + "; flyball features ls",
+        )
+    shown: dict[str, Any] = msgspec.to_builtins(found[name])
+    noun = {"Service": "service", "View": "view", "OnDemand": "on_demand"}.get(type(found[name]).__name__)
+    if noun is not None:
+        versions = [key for key in ws.ledger.keys(noun) if key.rpartition("@")[0] == name]
+        used = {user: None for ref in versions for user in users_of(ws, noun, ref)}
+        shown = {"digest": found[name].digest, "versions": versions, "used_by": list(used), **shown}
+    return shown
+
+
+@verb("features search", reads=True)
+def search(words: str, *, ws: Workspace = CURRENT) -> list[dict[str, Any]]:
+    """Find features by words: of their names, sources, entities, descriptions, owners and tags; all words must occur."""
+    asked = words.lower().split()
+    found = []
+    for kind, defined in (
+        ("entity", entities(ws)), ("source", sources(ws)), ("view", known(ws)), ("service", services(ws)),
+    ):  # fmt: skip
+        for name, one in defined.items():
+            text = _text_of(one)
+            for feature in getattr(one, "features", ()) if kind == "view" else (name,):
+                if all(word in f"{feature} {text}".lower() for word in asked):
+                    found.append(
+                        {"kind": kind, "name": feature, "description": one.description, "owner": one.owner}
+                    )
+    return found
+
+
+def _text_of(one: Any) -> str:
+    entity = " ".join(getattr(one, "entity", getattr(one, "keys", ())))
+    tags = " ".join(f"{key} {value} {key}={value}" for key, value in one.tags.items())
+    return f"{one.name} {getattr(one, 'source', '')} {entity} {one.description} {one.owner} {tags}"
 
 
 @verb("features get", reads=True)

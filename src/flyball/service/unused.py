@@ -20,7 +20,17 @@ _KEEP = timedelta(
     days=30
 )  # what `flyball gc` keeps of cached steps and deleted runs, when it is told nothing
 _INNER = frozenset(  # records that serve others
-    {"registration", "step", "alias", "tag", "model_name", "view_digest", "service_digest", "endpoint"}
+    {
+        "registration",
+        "step",
+        "alias",
+        "tag",
+        "model_name",
+        "view_digest",
+        "service_digest",
+        "on_demand_digest",
+        "endpoint",
+    }
 )
 _NOUNS = {"route": "endpoint", "snapshot": "data"}
 
@@ -68,7 +78,7 @@ class _Looking:
     def all(self) -> Iterator[Unused]:
         yield from self._snapshots()
         yield from self._models()
-        for noun, users in (("view", "service"), ("service", "model")):
+        for noun, users in (("view", "service"), ("on_demand", "service"), ("service", "model")):
             yield from self._features(noun, users)
         yield from self._experiments()
 

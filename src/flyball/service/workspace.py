@@ -128,7 +128,9 @@ class Workspace:
         from flyball.features.definitions import Entity, OnDemand, Service, Source, View
         from flyball.pipelines.discovery import load_definitions
 
-        return load_definitions(self.root, self.config.project.definitions, (View, OnDemand, Service, Entity, Source, Contract))
+        return load_definitions(
+            self.root, self.config.project.definitions, (View, OnDemand, Service, Entity, Source, Contract)
+        )
 
     @property
     def plan(self) -> plans.Plan:

@@ -18,9 +18,16 @@ if TYPE_CHECKING:
 # They say nothing of lineage, or say it as another noun does: routes are read from their events.
 _SILENT = frozenset(
     {"step", "registration", "environment", "hardware", "configuration", "alias", "route", "endpoint", "commit",
-     "collection", "registered_model", "model_name", "trusted_key", "approval", "signature", "view_digest", "service_digest"}
+     "collection", "registered_model", "model_name", "trusted_key", "approval", "signature", "view_digest", "service_digest",
+     "on_demand_digest"}
 )  # fmt: skip
-_VERSIONED = {"snapshot": "source", "model": "model", "view": "view", "service": "service"}
+_VERSIONED = {
+    "snapshot": "source",
+    "model": "model",
+    "view": "view",
+    "service": "service",
+    "on_demand": "on_demand",
+}
 
 
 class Step(NamedTuple):

@@ -47,7 +47,7 @@ _KINDS = {
     "code": ("code", "environment", "configuration", "hardware", "package", "commit", "source file"),
     "run": ("run", "experiment"),
     "model": ("model", "registered model", "logged_model", "alias"),
-    "serve": ("endpoint", "route", "prediction", "predictions", "features", "view", "service"),
+    "serve": ("endpoint", "route", "prediction", "predictions", "features", "view", "service", "on_demand"),
 }
 _COLOUR = {noun: kind for kind, nouns in _KINDS.items() for noun in nouns}
 

@@ -257,6 +257,9 @@ def _service(record: dict[str, Any]) -> Iterator[Ref]:
     views = record.get("views")
     for view in views if isinstance(views, list) else []:
         yield Ref(_named("view", view), "view")
+    computed = record.get("on_demand")
+    for one in computed if isinstance(computed, list) else []:
+        yield Ref(_named("on_demand", one), "on-demand view")
 
 
 def _route(record: dict[str, Any]) -> Iterator[Ref]:
@@ -347,6 +350,9 @@ NOUNS: dict[str, Noun] = {
         "view",
         ("source", "entity", "happened", "known", "ttl_s"),
         lambda record: [Ref(_named("source", record.get("source")), "source", True)],
+    ),
+    "on_demand": Noun(
+        "on-demand view", ("expressions", "python"), digests=lambda record: [_digest(record.get("code"))]
     ),
     "endpoint": Noun("endpoint", ("generation", "set_at=since", "because"), _route),
     "route": Noun("route", ("set_at=at", "because"), _route),

@@ -254,7 +254,7 @@ def _may_own(key: str) -> bool:
 
 def _needs_no_record(noun: str, name: str) -> bool:
     """Bytes, names of what has versions, and what only others speak of."""
-    if noun in ("model", "view", "service"):
+    if noun in ("model", "view", "service", "on_demand"):
         return "@" not in name
     if noun == "experiment":
         return name == "0"  # the default one is written down when it is first changed

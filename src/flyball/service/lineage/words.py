@@ -62,7 +62,18 @@ def not_found(ws: Workspace, ledger: LedgerReader, words: str) -> NotFound:
                 return error
 
     known: dict[str, None] = {}
-    for noun in ("model", "snapshot", "view", "service", "route", "report", "decision", "incident", "run"):
+    for noun in (
+        "model",
+        "snapshot",
+        "view",
+        "service",
+        "on_demand",
+        "route",
+        "report",
+        "decision",
+        "incident",
+        "run",
+    ):
         for key in ledger.keys(noun):
             known[key] = None
             known[key.partition("@")[0]] = None
@@ -224,6 +235,7 @@ _LOOKS: dict[str, Callable[[Workspace, LedgerReader, str, Direction], str]] = {
     "alias": _named("alias"),
     "tag": _named("tag"),
     "service": _versioned("service"),
+    "on_demand": _versioned("on_demand"),
     "endpoint": _endpoint,
     "experiment": _experiment,
 }
