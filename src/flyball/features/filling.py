@@ -111,10 +111,11 @@ def fill(
 
     ``since`` goes back (or ahead) to another time than the mark's: a back-fill. The mark then moves only when no gap
     is left behind it. Rows known after ``latest`` are held back and counted: a clock that is ahead must not push the
-    mark over rows still to come. ``check`` sees each batch before it is written; what it raises ends the filling there.
+    mark over rows still to come. ``check`` sees each batch, all columns of it, before it is written; what it raises
+    ends the filling there.
     Memory is that of a batch or two, whatever the source's size.
     """
-    frame = _with_times(view, source)
+    frame = _with_times(view, source, all_columns=check is not None)
     mark = Mark.of(view, store)
     reached = mark.until_us if mark is not None else _NEVER
     after = to_us(since) if since is not None else reached
@@ -205,12 +206,12 @@ def _behind(mark: Mark, span: _Span) -> str:
     )
 
 
-def _with_times(view: View, source: Frame) -> pl.LazyFrame:
-    """The columns that a view needs, and both clocks in microseconds beside them; a wrong column is named."""
+def _with_times(view: View, source: Frame, *, all_columns: bool) -> pl.LazyFrame:
+    """The columns that a view needs (or all), and both clocks in microseconds beside them; a wrong column is named."""
     frame = source.lazy()
     schema = frame.collect_schema()
     events_of(view, pl.DataFrame(schema=schema))
-    needed = [name for name in view.needed_columns if name in schema]
+    needed = [name for name in schema if all_columns or name in view.needed_columns]
     known, happened = (_in_us(schema, name) for name in (view.known, view.happened))
     return frame.select(*needed, known.alias(_KNOWN), happened.alias(_HAPPENED))
 

@@ -337,23 +337,3 @@ def get(
     moment = parse_when(at) if at else ws.clock.now()
     row = reader.read(dict(entity or {}), request, to_us(moment))
     return dict(zip(found.features, row.values, strict=True))
-
-
-@verb("features materialize")
-def materialize(
-    view: str, data: str = "", rebuild: bool = False, *, ws: Workspace = CURRENT
-) -> dict[str, Any]:
-    """Fill the online store from the newest snapshot of a view's source (or from --data NAME@N); safe to repeat.
-
-    --rebuild empties the view first: after a corrupt store, or a column that was added.
-    """
-    from flyball.features.filling import materialize as fill
-    from flyball.versions import data as snapshots
-
-    known = views(ws)
-    if view not in known:
-        raise NotFound(f"no view {view!r}", nearest(view, list(known)))
-    rows = snapshots.use(ws.ledger, ws.blobs, data or known[view].source).frame()
-    if rebuild:
-        ws.online.clear(known[view].stored_as)
-    return {"view": view, "rows": fill(known[view], rows, ws.online)}

@@ -10,7 +10,6 @@ set in the transaction of that file's rows. Killed between the two, the next bat
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
@@ -19,9 +18,9 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from flyball.core.ids import new_id
-from flyball.core.records import Decision, Report, Snapshot
+from flyball.core.records import Snapshot
 from flyball.errors import NotFound, Unavailable, nearest
+from flyball.service import quarantine
 from flyball.service.feed_files import FeedFiles, Head, head_of, number_of, read
 from flyball.service.workspace import Workspace
 
@@ -118,10 +117,10 @@ class Feed:
                 return Ingested(self.source, rows.height, True, f"batch {batch!r} came before")
             result = self._check(rows, now) if rows.height else None
             if result is not None and not result.passed:
-                aside = self._set_aside(rows, result, now)
+                because, report = quarantine.set_aside(self.ws, self.source, result, now, rows=rows)
                 if positions:
                     self.files.write(rows.select(), Head(dict(positions)), durable=durable)
-                return aside
+                return Ingested(self.source, rows.height, False, because, report)
             head = Head(dict(positions or {}), to != "offline", batch)
             landed = self._keep(rows, head, offline=to != "online", durable=durable)
             self._previous = rows
@@ -131,14 +130,11 @@ class Feed:
         """Bring the right rows for a time that was set aside; they are known from ``now`` on."""
         import polars as pl
 
-        from flyball.heal.incidents import close_incident, open_of
-
         stamped = rows.with_columns(pl.lit(now).cast(rows.schema[known]).alias(known))
         taken = self.ingest(stamped, now=now)
         if taken.accepted:
-            for incident in open_of(self.ws.ledger, "upstream_data_bug", self.source):
-                because = f"{rows.height} rows back-filled; they keep the contract"
-                close_incident(self.ws.ledger, incident, because, at=now, actor=self.ws.actor)
+            because = f"{rows.height} rows back-filled; they keep the contract"
+            quarantine.release(self.ws, self.source, because, now)
         return taken
 
     def history(self) -> pl.DataFrame:
@@ -160,6 +156,15 @@ class Feed:
             except Unavailable as error:
                 log.warning("the files of %s stay many for now: %s", self.source, error.what)
         return data.add(self.ws.ledger, self.ws.blobs, self.source, rows, actor=self.ws.actor)
+
+    def schema(self) -> dict[str, pl.DataType] | None:
+        """Names and types of the columns so far; ``None`` before the first rows."""
+        import polars as pl
+
+        for file in reversed(self.files.files()):
+            if found := pl.read_parquet_schema(file):
+                return dict(found)
+        return None
 
     def positions(self) -> dict[str, str]:
         """How far the stream of this source was read, by partition."""
@@ -260,49 +265,6 @@ class Feed:
             for view, part, mark in zip(self.views, parts, marks, strict=True)
         ]
 
-    def _set_aside(self, rows: pl.DataFrame, result: ContractResult, now: datetime) -> Ingested:
-        """Decision, report and incident in the ledger, the batch as a blob: nothing is lost, nothing is used."""
-        from flyball.heal import acts
-        from flyball.heal.incidents import open_incident
-
-        kept = self.ws.blobs.put(_parquet(rows))
-        because = "; ".join(one.message for one in result.failed)
-        report = Report(
-            id=new_id("rep", now),
-            kind="contract",
-            subject=self.source,
-            at=now,
-            passed=False,
-            summary=because,
-            evidence={"batch": kept, "rows": rows.height, "failed": msgspec.to_builtins(result.failed)},
-        )
-        with self.ws.ledger.transaction() as tx:
-            tx.append(
-                "contract.broken", self.source, actor="governor", at=now, sets=[("report", report.id, report)]
-            )
-        if not _open(self.ws, self.source):
-            decision = acts.decide(
-                self.ws.ledger,
-                policy="contract",
-                subject=self.source,
-                action="quarantine",
-                arguments={"source": self.source},
-                because=because,
-                evidence={"report": report.id, "batch": kept},
-                at=now,
-            )
-            _finish(self.ws, decision, now)
-            open_incident(
-                self.ws.ledger,
-                "upstream_data_bug",
-                self.source,
-                because,
-                at=now,
-                actor="governor",
-                evidence={"decision": decision.id, "report": report.id},
-            )
-        return Ingested(self.source, rows.height, False, because, report.id)
-
 
 def snapshot_all(ws: Workspace) -> list[Snapshot]:
     """A snapshot of every source that has brought rows: what a training of now may learn from."""
@@ -364,26 +326,6 @@ def _slice(file: Path, begin: int) -> pl.DataFrame:
     import polars as pl
 
     return pl.scan_parquet(file).slice(begin, _SLICE_ROWS).collect()
-
-
-def _open(ws: Workspace, source: str) -> bool:
-    from flyball.heal.incidents import open_of
-
-    return bool(open_of(ws.ledger, "upstream_data_bug", source))
-
-
-def _finish(ws: Workspace, decision: Decision, now: datetime) -> None:
-    done = msgspec.structs.replace(decision, state="done")
-    with ws.ledger.transaction() as tx:
-        tx.append(
-            "decision.done", decision.subject, actor="governor", at=now, sets=[("decision", done.id, done)]
-        )
-
-
-def _parquet(rows: pl.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    rows.write_parquet(buffer, compression="zstd")
-    return buffer.getvalue()
 
 
 def _contract() -> type[Contract]:

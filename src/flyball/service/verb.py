@@ -30,6 +30,7 @@ MODULES = (
     "model_files",
     "checks",
     "features",
+    "filling",
     "feast",
     "pipelines",
     "serving",
