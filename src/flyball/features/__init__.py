@@ -10,7 +10,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flyball.features.aggregates import count, last, max, mean, min, std, sum
+    from flyball.features.aggregates import (
+        approx_distinct,
+        count,
+        distinct,
+        first,
+        last,
+        max,
+        mean,
+        median,
+        min,
+        percentile,
+        std,
+        sum,
+    )
     from flyball.features.definitions import Entity, OnDemand, RequestField, Service, Source, View, Window
     from flyball.features.expressions import Expr, col
     from flyball.features.filling import materialize, push
@@ -28,13 +41,18 @@ __all__ = [
     "Source",
     "View",
     "Window",
+    "approx_distinct",
     "col",
     "count",
+    "distinct",
+    "first",
     "last",
     "materialize",
     "max",
     "mean",
+    "median",
     "min",
+    "percentile",
     "point_in_time",
     "push",
     "std",
@@ -42,7 +60,20 @@ __all__ = [
 ]
 
 _PLACES = {
-    "aggregates": ("count", "last", "max", "mean", "min", "std", "sum"),
+    "aggregates": (
+        "approx_distinct",
+        "count",
+        "distinct",
+        "first",
+        "last",
+        "max",
+        "mean",
+        "median",
+        "min",
+        "percentile",
+        "std",
+        "sum",
+    ),
     "definitions": ("Entity", "OnDemand", "RequestField", "Service", "Source", "View", "Window"),
     "expressions": ("Expr", "col"),
     "filling": ("materialize", "push"),

@@ -20,6 +20,7 @@ from flyball.errors import Invalid, nearest
 SAMPLE = (
     4096  # approx_distinct is exact up to so many distinct values, and keeps at most so many hashes beyond
 )
+EXACT = float(1 << 53)  # whole numbers below it are exact as floats
 
 Values = Sequence[float]
 _BITS, _WORD = (1 << 64) - 1, struct.Struct("<d")
@@ -57,15 +58,25 @@ def mean(values: Values) -> float | None:
 
 
 def std(values: Values) -> float | None:
-    """The sample's standard deviation (n - 1), in two passes; null below two values.
+    """The sample's standard deviation (n - 1); null below two values.
+
+    Of whole numbers from exact sums of squares, so that any order, and running sums too, give the same bits; else in
+    two passes.
 
     >>> std([1.0, 3.0]), std([1.0])
     (1.4142135623730951, None)
     """
-    if len(values) < 2:
+    size = len(values)
+    if size < 2:
         return None
-    middle = math.fsum(values) / len(values)
-    return math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (len(values) - 1))
+    shift = float(round(values[0]))
+    off = [value - shift for value in values]
+    squares = math.fsum(value * value for value in off)
+    if size * squares < EXACT and all(map(float.is_integer, values)):
+        spread = size * squares - math.fsum(off) ** 2
+        return math.sqrt(spread / (size * (size - 1.0)))
+    middle = math.fsum(values) / size
+    return math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (size - 1))
 
 
 def least(values: Values) -> float | None:
