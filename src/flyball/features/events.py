@@ -14,22 +14,27 @@ import numpy as np
 import polars as pl
 
 from flyball.errors import Invalid, NotFound, nearest
-from flyball.features.definitions import View
+from flyball.features.definitions import View, text_code
 from flyball.stores.online_chunks import Floats, Ints, clean
 
 Frame = pl.DataFrame | pl.LazyFrame
 _TEXTS = (pl.String, pl.Categorical, pl.Enum, pl.Null)
+_FEW = 4096  # rows up to which plain Python is quicker than a Polars expression
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Events(msgspec.Struct, frozen=True):
-    """Rows of one view: keys as a frame, the rest as arrays. Times in microseconds, UTC; NaN is null."""
+    """Rows of one view: keys as a frame, the rest as arrays. Times in microseconds, UTC; NaN is null.
+
+    A text is its :func:`~flyball.features.definitions.text_code` in ``values``; ``texts`` says which text that is.
+    """
 
     keys: pl.DataFrame
     happened: Ints
     known: Ints
     row_ids: Ints
     values: Floats  # (rows, len(view.stored_columns))
+    texts: Mapping[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.happened)
@@ -52,29 +57,52 @@ def events_of(view: View, source: Frame) -> Events:
     Columns go to NumPy one by one, without a Polars expression: planning one costs 0.4 ms, and fifty rows are
     pushed in less.
     """
-    needed = dict.fromkeys((*view.entity, view.happened, view.known, *view.row_id, *view.stored_columns))
-    schema = source.collect_schema()
-    columns = schema.names()
-    for name in needed:
-        if name not in schema:
-            raise Invalid(
-                f"source {view.source!r} of view {view.name!r} has no column {name!r}",
-                nearest(name, columns),
-                view=view.name,
-                column=name,
-            )
-    where = f"source {view.source!r} of view {view.name!r}"
-    frame = source.lazy().select(*needed).collect() if isinstance(source, pl.LazyFrame) else source
+    where = said_of(view)
+    taken = taken_from(view, source)
+    frame = taken.collect() if isinstance(taken, pl.LazyFrame) else taken
     required = (*view.entity, view.happened, view.known)
     if any(frame[name].null_count() for name in required):
         frame = frame.drop_nulls(required)
+    texts: dict[int, str] = {}
+    values = np.empty((len(frame), len(view.stored_columns)), dtype=np.float64)
+    for i, name in enumerate(view.stored_columns):
+        values[:, i] = floats_of(frame[name], view, texts)
     return Events(
         keys_of(frame, view.entity, where),
         times_us(frame[view.happened], where),
         times_us(frame[view.known], where),
-        _row_ids([frame[name] for name in view.row_id], len(frame), where),
-        _values([frame[name] for name in view.stored_columns], len(frame), where),
+        row_ids_of([frame[name] for name in view.row_id], len(frame), where),
+        values,
+        texts,
     )
+
+
+def said_of(view: View) -> str:
+    """A view's source, as errors name it."""
+    return f"source {view.source!r} of view {view.name!r}"
+
+
+def taken_from(view: View, source: Frame) -> Frame:
+    """A source's rows with the view's derived columns, without those that its ``where`` leaves out; a column that is
+    missing is named. Of a lazy frame only the columns that the view needs.
+    """
+    schema = source.collect_schema()
+    for name in view.needed_columns:
+        if name not in schema:
+            raise Invalid(
+                f"{said_of(view)} has no column {name!r}",
+                nearest(name, schema.names()),
+                view=view.name,
+                column=name,
+            )
+    if view.derived or view.where is not None:
+        from flyball.features import expressions
+
+        source = expressions.apply(source.select(*view.needed_columns), view.derived, view.where)
+    if isinstance(source, pl.LazyFrame):
+        names = (*view.entity, view.happened, view.known, *view.row_id, *view.stored_columns)
+        return source.select(*dict.fromkeys(names))
+    return source
 
 
 def keys_of(frame: pl.DataFrame, entity: Sequence[str], where: str) -> pl.DataFrame:
@@ -109,22 +137,50 @@ def times_us(series: pl.Series, where: str) -> Ints:
     return np.where(np.isnat(times), 0, times.view(np.int64))
 
 
-def _values(columns: Sequence[pl.Series], rows: int, where: str) -> Floats:
-    values = np.empty((rows, len(columns)), dtype=np.float64)
-    for i, series in enumerate(columns):
-        dtype = series.dtype
-        if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Null)):
+def floats_of(series: pl.Series, view: View, texts: dict[int, str]) -> Floats:
+    """A stored column as numbers, NaN for null; texts as their codes, which ``texts`` then knows."""
+    dtype, said = series.dtype, said_of(view)
+    if series.name in view.text_columns:
+        return _coded(series, said, texts)
+    if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Null)):
+        hint = "features are numbers or booleans; encode it as one first"
+        if dtype in _TEXTS:
+            hint = f"for a feature of texts say so: View(..., types={{{series.name!r}: 'BYTES'}})"
+        raise Invalid(f"{said}: {series.name!r} is {dtype}", hint, column=series.name)
+    plain = series if dtype.is_integer() or dtype.is_float() else series.cast(pl.Float64)
+    return clean(plain.to_numpy().astype(np.float64, copy=False))  # nulls are NaN
+
+
+def _coded(series: pl.Series, said: str, texts: dict[int, str]) -> Floats:
+    if series.dtype not in _TEXTS:
+        raise Invalid(
+            f"{said}: {series.name!r} is {series.dtype}, the view says that it is text",
+            "cast it to pl.String, or leave it out of the view's types",
+            column=series.name,
+        )
+    series = series.cast(pl.String)
+    distinct = [text for text in series.unique().to_list() if text is not None]
+    codes = {text: text_code(text) for text in distinct}
+    for text, code in codes.items():
+        if texts.setdefault(code, text) != text:
             raise Invalid(
-                f"{where}: {series.name!r} is {dtype}",
-                "features are numbers or booleans; encode it as one first",
+                f"{said}: the texts {texts[code]!r} and {text!r} of {series.name!r} have the same code",
+                "rename one of them; among a million texts this happens once in ten thousand times",
                 column=series.name,
             )
-        plain = series if dtype.is_integer() or dtype.is_float() else series.cast(pl.Float64)
-        values[:, i] = plain.to_numpy()  # nulls are NaN
-    return clean(values)
+    if len(series) < _FEW:
+        return np.array(
+            [np.nan if text is None else codes[text] for text in series.to_list()], dtype=np.float64
+        )
+    if not distinct:
+        return np.full(len(series), np.nan)
+    numbers = pl.Series([float(code) for code in codes.values()])
+    found = series.replace_strict(pl.Series(distinct), numbers, default=None, return_dtype=pl.Float64)
+    floats: Floats = found.to_numpy()
+    return floats
 
 
-def _row_ids(columns: Sequence[pl.Series], rows: int, where: str) -> Ints:
+def row_ids_of(columns: Sequence[pl.Series], rows: int, where: str) -> Ints:
     """64 bits that tell rows apart, the same in every process and version; 0 without columns."""
     ids = np.zeros(rows, dtype=np.uint64)
     for series in columns:
