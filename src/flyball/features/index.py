@@ -74,8 +74,8 @@ class Instants:
             return Instants(self._packed[keep], self._bits, self._low, self._unit, None)
         return Instants(None, 0, 0, 1, (self.codes[keep], self.times[keep]))
 
-    def precedes_all_later(self) -> Bools:
-        """Of pairs whose codes ascend: which have a time before those of all later pairs of their code."""
+    def precedes_all_later(self, *, or_ties: bool = False) -> Bools:
+        """Of pairs whose codes ascend: which have a time before (or equal to) those of all later pairs of their code."""
         keep = np.ones(len(self), dtype=bool)
         if len(self) < 2:
             return keep
@@ -84,7 +84,8 @@ class Instants:
             ranks = np.unique(self.times, return_inverse=True)[1]
             packed = (self.codes << len(self).bit_length()) | ranks
         # The least of (code, time) over all later pairs is the least of this code while there are any.
-        keep[:-1] = packed[:-1] < np.minimum.accumulate(packed[::-1])[::-1][1:]
+        least = np.minimum.accumulate(packed[::-1])[::-1][1:]
+        keep[:-1] = packed[:-1] <= least if or_ties else packed[:-1] < least
         return keep
 
     def starts(self, keys: int) -> Ints:
@@ -172,6 +173,16 @@ class Index:
         return self._instants.ends(codes, times, self.starts)
 
     @cached_property
+    def orderly(self) -> tuple[Instants, Bools]:
+        """``(key and ready, which rows)`` of the rows that become visible no later than all newer ones of their key.
+
+        Of these a question sees all up to one place; the other rows are stragglers.
+        """
+        instants = _packed(self.codes, self.ready)
+        keep = instants.precedes_all_later(or_ties=True)
+        return instants.kept(keep), keep
+
+    @cached_property
     def steps(self) -> tuple[Instants, Ints]:
         """``(key and ready, place)`` of the rows that are the newest of their key at some time.
 
@@ -207,9 +218,9 @@ class Questions:
     """Pairs of (code, time) in order; ``order`` says where each was asked. Code -1 is a key that has no rows."""
 
     def __init__(self, codes: Ints, times: Ints) -> None:
-        self.order, instants = sorted_by(codes + 1, times)
-        self.codes: Ints = instants.codes - 1
-        self.times: Ints = instants.times
+        self.order, self._instants = sorted_by(codes + 1, times)
+        self.codes: Ints = self._instants.codes - 1
+        self.times: Ints = self._instants.times
 
     def __len__(self) -> int:
         return len(self.order)
@@ -219,6 +230,10 @@ class Questions:
         back = np.empty(len(self), dtype=answers.dtype)
         back[self.order] = answers
         return back
+
+    def first_from(self, codes: Ints, times: Ints) -> Ints:
+        """Per (code, time), the place of the first question about that key with ``t >= time``, or where its end is."""
+        return self._instants.ends(codes + 1, times - 1, self.starts)
 
     @cached_property
     def starts(self) -> Ints:
