@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from flyball.errors import Invalid, nearest
+from flyball.errors import Internal, Invalid, nearest
 from flyball.features.definitions import RequestField, Service, Vector
 from flyball.stores.online import Reading
 
@@ -25,7 +25,9 @@ class Places:
         kinds = {name: vector.type_of(name) for name in names}
         self.types = kinds
         self.typed = [  # what is stored as a float and is none
-            (self.slots[name], kind) for name in vector.looked_up if (kind := kinds[name]) in _WHOLE or kind in _OTHER
+            (self.slots[name], kind)
+            for name in vector.looked_up
+            if (kind := kinds[name]) in _WHOLE or kind in _OTHER
         ]
         self.computing = _computing(vector, self.slots) if vector.computed else None
 
@@ -49,15 +51,47 @@ def _computing(vector: Vector, slots: Mapping[str, int]) -> Callable[[list[Any]]
     from flyball.features.on_demand import compile_vector
 
     compute = compile_vector(vector)
+    shown_names = ", ".join(one.name for one in vector.computed)
     read = [slots[name] for name in vector.inputs]
     made = [(slots[name], place) for place, name in enumerate(compute.features) if name in slots]
 
     def put(values: list[Any]) -> None:
-        found = compute([values[slot] for slot in read])
+        try:
+            found = compute([values[slot] for slot in read])
+        except Exception as error:  # a person's own function may raise anything; the store is not to blame
+            raise Internal(
+                f"on-demand features ({shown_names}) can't be computed: {type(error).__name__}: {error}",
+                "flyball features verify NAME tries them on many rows",
+            ) from error
         for slot, place in made:
             values[slot] = found[place]
 
     return put
+
+
+class Unanswered:
+    """The vector when the store does not answer: the views' defaults, else null, and what follows from them."""
+
+    def __init__(self, vector: Vector, places: Places) -> None:
+        self._request = [
+            (places.slots[one.name], one, CHECKS[one.datatype]) for one in vector.service.request
+        ]
+        self._values: list[Any] = [None] * places.width
+        self._size, self._computing = len(vector.service.features), places.computing
+        for view in vector.views:
+            for name, value in view.defaults.items():
+                slot = places.slots.get(f"{view.name}:{name}")
+                if slot is not None:
+                    self._values[slot] = value
+
+    def values(self, request: Mapping[str, Any]) -> list[Any]:
+        """In the service's order."""
+        values = list(self._values)
+        for slot, field, check in self._request:
+            values[slot] = requested(field, check, request)
+        if self._computing is not None:
+            self._computing(values)
+        return values[: self._size]
 
 
 def bad_key(service: Service, needed: Sequence[str], name: str, entities: Mapping[str, Any]) -> Invalid:

@@ -7,7 +7,7 @@ features are computed last, from request fields and what was looked up. Many ent
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -44,7 +44,9 @@ class OnlineReader:
         views = [ViewReader(view, places.slots) for view in vector.views]
         self._views = [(view, view.entity[0] if len(view.entity) == 1 else None) for view in views]
         self._alone = self._views[0] if len(views) == 1 and self._views[0][1] else None
-        self._request = [(places.slots[field.name], field, CHECKS[field.datatype]) for field in service.request]
+        self._request = [
+            (places.slots[field.name], field, CHECKS[field.datatype]) for field in service.request
+        ]
         self._size, self._width = len(service.features), places.width
         self._typed = places.typed
         self._computing = places.computing
@@ -64,7 +66,9 @@ class OnlineReader:
             if self._alone is not None:  # the usual small service: a third less time than the general way
                 view, key = self._alone
                 packed = _encode((entities[key],))
-                address = view.prefix + (packed if len(packed) <= _LONGEST_BYTES else pack_key((entities[key],)))
+                address = view.prefix + (
+                    packed if len(packed) <= _LONGEST_BYTES else pack_key((entities[key],))
+                )
                 tail = reading.tail(address)
                 if tail is None:
                     view.nothing(values)

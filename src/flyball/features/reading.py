@@ -62,7 +62,7 @@ class ViewReader:
         self.latest_slots = [slot for slot, _ in self.latest]
         first = self.latest_slots[0] if wanted else 0
         side_by_side = self.latest_slots == list(range(first, first + len(wanted)))
-        self._slots = slice(first, first + len(wanted)) if side_by_side and wanted else None
+        self.latest_slice = slice(first, first + len(wanted)) if side_by_side and wanted else None
         self._glimpse = _picked([column for _, column in self.latest])
         self._zeros: Row = (0,) * 4 + (0.0,) * (4 * self.layout.columns)
         by_edge: dict[tuple[int, int], list[Feature]] = {}
@@ -110,8 +110,10 @@ class ViewReader:
         happened = found[0]
         if self.ttl_us is not None and at_us - happened > self.ttl_us:
             return OUTSIDE_TTL
-        slots = self._slots
-        if slots is not None and (total := sum(found)) == total:  # NaN, which a null makes of it, differs from itself
+        slots = self.latest_slice
+        if (
+            slots is not None and (total := sum(found)) == total
+        ):  # NaN, which a null makes of it, differs from itself
             values[slots] = found[1:]
             times[slots] = [happened] * (len(found) - 1)
             return PRESENT

@@ -1,14 +1,13 @@
 """Feature values of one request: from the online store when the endpoint has a feature service, else from the request.
 
-The store is opened when it is first needed, and again each second while it is absent; meanwhile its features are null,
-which is counted. A value of the future can't come out: the reader takes the request's own time.
+The store is opened when it is first needed, and again a moment after it failed; meanwhile a view's defaults, else
+nulls, stand in, which is counted. A value of the future can't come out: the reader takes the request's own time.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +15,15 @@ import msgspec
 
 from flyball.core.plan import Endpoint
 from flyball.core.records import Field, Signature
-from flyball.errors import FlyballError, Invalid, nearest
+from flyball.errors import FlyballError, Internal, Invalid, Unavailable, nearest
 from flyball.serve.metrics import Metrics
 from flyball.wire.predict import Value, number, unknown_field
 
 if TYPE_CHECKING:
+    from flyball.features.definitions import OnDemand, View
     from flyball.features.online import OnlineReader
 
 log = logging.getLogger(__name__)
-_RETRY_S = 1.0
 _USUAL = frozenset((float, type(None)))
 _FLOAT, _LARGEST = {float}, 3.4e38  # what JSON numbers usually are, and the last that float32 holds
 
@@ -33,6 +32,8 @@ Vector = tuple[list[float | None], list[int | None]]  # values and their source 
 
 class FromRequest:
     """The request brings every feature, by the names of the model's inputs."""
+
+    waits = False
 
     def __init__(self, signature: Signature) -> None:
         self._fields = signature.inputs
@@ -69,43 +70,83 @@ class FromRequest:
 
 
 class FromStore:
-    """The request brings entity keys and request fields; the rest is looked up as of the request's time."""
+    """The request brings entity keys and request fields; the rest is looked up as of the request's time.
+
+    A store that fails, or answers too late, is left alone for a moment (:class:`flyball.features.patience.Patience`):
+    meanwhile, and whenever it does not answer, a view's defaults stand in, else null. Both are counted.
+    """
 
     def __init__(self, endpoint: Endpoint, online: str, metrics: Metrics) -> None:
-        from flyball.features.definitions import Service, View
+        from flyball.features.asking import Places, Unanswered
+        from flyball.features.definitions import Service, resolve
+        from flyball.features.patience import Patience
 
         assert endpoint.service is not None
         self.service = msgspec.convert(endpoint.service, Service)
-        self.views = {name: msgspec.convert(view, View) for name, view in endpoint.views.items()}
-        self._entities = self.service.entities(self.views)
+        self.known = definitions(endpoint.views, endpoint.on_demand)
+        vector = resolve(self.service, self.known)
+        self.waits = not online.startswith(
+            "lmdb:"
+        )  # a read may wait for the network: not in the loop's thread
+        self._unanswered = Unanswered(vector, Places(vector))
+        self._entities = vector.entities
         self._request = {field.name: field for field in self.service.request}
         self._looked_up = tuple(name for name in self.service.features if ":" in name)
         self._url, self._metrics = online, metrics
         self._reader: OnlineReader | None = None
-        self._retry_at = 0.0
+        self._patience = Patience()
 
     def read(self, entities: Mapping[str, Value], request: Mapping[str, Value], at_us: int) -> Vector:
         """The values in the service's order, with the time each happened."""
         if len(entities) != len(self._entities) or len(request) > len(self._request):
             self._refuse_strays(entities, request)
-        names, reader = self.service.features, self._reader or self._open()
-        if reader is not None:
+        if not self._patience.failures or self._patience.may_ask():
             try:
-                row = reader.read(entities, request, at_us)
-                values = row.values
-                if not _USUAL.issuperset(map(type, values)):
-                    values = [_plain(name, value) for name, value in zip(names, values, strict=True)]
-                return values, row.times_us
-            except Invalid:
+                row = (self._reader or self._open()).read(entities, request, at_us)
+            except (Invalid, Internal):
                 self._check(entities, request)  # says it with the place in the request, if it can
                 raise
-            except Exception:  # a store that breaks must not break the answer
-                log.exception("the online store failed; its features are null")
-                self._reader, self._retry_at = None, time.monotonic() + _RETRY_S
+            except Exception as error:  # noqa: BLE001 (a store that breaks must not break the answer; it is logged)
+                self._note_failure(error)
+            else:
+                if self._patience.failures:
+                    self._patience.answered()
+                return self._plain(row.values), row.times_us
         self._check(entities, request)
         self._metrics.count("online_store_absent")
-        values = [None if ":" in name else _plain(name, request.get(name)) for name in names]
+        values = self._plain(self._unanswered.values(request))
         return values, [None] * len(values)
+
+    def _plain(self, values: list[Any]) -> list[float | None]:
+        if _USUAL.issuperset(map(type, values)):
+            return values
+        return [_plain(name, value) for name, value in zip(self.service.features, values, strict=True)]
+
+    def _open(self) -> OnlineReader:
+        from flyball.features.online import OnlineReader
+        from flyball.stores.online import open_online
+
+        try:
+            store = open_online(self._url, readonly=True)
+        except FlyballError as error:  # a wrong URL among them: not the request's fault
+            raise Unavailable(error.what, error.hint) from error
+        self._reader = reader = OnlineReader(self.service, self.known, store)
+        return reader
+
+    def _note_failure(self, error: Exception) -> None:
+        self._patience.failed()
+        self._metrics.count("online_store_failures")
+        log.warning(
+            "the online store does not answer; defaults or nulls stand in",
+            extra={"because": str(error), "failures": self._patience.failures},
+            exc_info=not isinstance(error, FlyballError | OSError),
+        )
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            try:
+                reader.store.close()
+            except Exception:  # it is broken already
+                log.debug("the online store could not be closed", exc_info=True)
 
     def _check(self, entities: Mapping[str, Value], request: Mapping[str, Value]) -> None:
         for name in self._entities:
@@ -141,19 +182,15 @@ class FromStore:
             if name not in self._request:
                 raise unknown_field("features", name, list(self._request))
 
-    def _open(self) -> OnlineReader | None:
-        if time.monotonic() < self._retry_at:
-            return None
-        try:
-            from flyball.features.online import OnlineReader
-            from flyball.stores.online import open_online
 
-            store = open_online(self._url, readonly=True)
-            self._reader = OnlineReader(self.service, self.views, store)
-        except (FlyballError, OSError) as error:
-            log.warning("the online store is absent; its features are null", extra={"because": str(error)})
-            self._retry_at = time.monotonic() + _RETRY_S
-        return self._reader
+def definitions(
+    views: Mapping[str, dict[str, Any]], on_demand: Mapping[str, dict[str, Any]]
+) -> dict[str, View | OnDemand]:
+    """The plan's definitions by name."""
+    from flyball.features.definitions import OnDemand, View
+
+    known: dict[str, View | OnDemand] = {name: msgspec.convert(one, View) for name, one in views.items()}
+    return known | {name: msgspec.convert(one, OnDemand) for name, one in on_demand.items()}
 
 
 def lookup_for(

@@ -17,7 +17,8 @@ _BUCKETS = len(_BOUNDS_US) + 1
 _HELP = {
     "shadow_dropped": "Rows that were not scored by a shadow, since its queue was full.",
     "shadow_scored": "Rows that a shadow scored.",
-    "online_store_absent": "Requests whose features were null, since the online store was absent.",
+    "online_store_absent": "Requests answered with defaults or nulls, since the online store did not answer.",
+    "online_store_failures": "Reads of the online store that failed or took too long.",
     "labels": "Labels received.",
     "log_failures": "Requests refused, since the prediction log could not be written.",
     "refused": "Requests refused, since they were wrong.",

@@ -128,8 +128,9 @@ def test_a_store_that_breaks_is_null_counted_and_opened_anew(
 
     monkeypatch.setattr(lookup._reader.store, "begin", breaks)
     assert lookup.read({"carrier": "UA"}, {"hour": 12}, to_us(AT))[0] == [12.0, None]
-    assert metrics.counts["online_store_absent"] == 1
-    lookup._retry_at = 0.0
+    assert metrics.counts == {"online_store_absent": 1, "online_store_failures": 1}
+    assert lookup.read({"carrier": "UA"}, {"hour": 12}, to_us(AT))[0] == [12.0, None], "it rests"
+    lookup._patience._until = 0.0
     assert lookup.read({"carrier": "UA"}, {"hour": 12}, to_us(AT))[0] == [12.0, 15.0]
 
 
