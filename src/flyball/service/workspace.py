@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flyball.stores.predictions import Predictions
 
 FILL_FROM = "FLYBALL_FILL_FROM"  # set while a run is reproduced: the store that its project's blobs came from
+APPLIED = "features_applied.py"  # what was defined as objects, by FeatureStore.apply([...])
 _current: ContextVar[Workspace | None] = ContextVar("workspace", default=None)
 
 
@@ -128,9 +129,10 @@ class Workspace:
         from flyball.features.definitions import Entity, OnDemand, Service, Source, View
         from flyball.pipelines.discovery import load_definitions
 
-        return load_definitions(
-            self.root, self.config.project.definitions, (View, OnDemand, Service, Entity, Source, Contract)
-        )
+        files = self.config.project.definitions
+        if APPLIED not in files and (self.root / APPLIED).is_file():
+            files = (*files, APPLIED)
+        return load_definitions(self.root, files, (View, OnDemand, Service, Entity, Source, Contract))
 
     @property
     def plan(self) -> plans.Plan:

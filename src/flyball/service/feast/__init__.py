@@ -81,7 +81,7 @@ def _carried(found: Translated, written: str) -> Carried:
         entities=tuple(found.entities),
         sources=tuple(found.sources),
         views=tuple(found.views),
-        on_demand=tuple(found.on_demand),
+        on_demand=(*found.on_demand, *found.functions),
         services=tuple(found.services),
         differs=tuple(text for text, left_out in notes if not left_out),
         left_out=tuple(text for text, left_out in notes if left_out),

@@ -69,7 +69,8 @@ def _settings(root: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        found = yaml.load(os.path.expandvars((root / SETTINGS).read_text()), yaml.SafeLoader)
+        load: Any = yaml.load  # untyped
+        found = load(os.path.expandvars((root / SETTINGS).read_text()), yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise Invalid(f"{root / SETTINGS} is not YAML: {error}", "mend that line") from error
     return found if isinstance(found, dict) else {}

@@ -69,6 +69,10 @@ class PlainFunction(msgspec.Struct, frozen=True):
     def features(self) -> tuple[str, ...]:
         return tuple(f"{self.name}:{one}" for one in self.outputs)
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return self.reads
+
 
 class Translated(msgspec.Struct):
     """Flyball's definitions by name, in the order in which Feast had them."""
@@ -77,7 +81,8 @@ class Translated(msgspec.Struct):
     entities: dict[str, Entity] = {}
     sources: dict[str, Source] = {}
     views: dict[str, View] = {}
-    on_demand: dict[str, OnDemand | PlainFunction] = {}
+    on_demand: dict[str, OnDemand] = {}
+    functions: dict[str, PlainFunction] = {}
     services: dict[str, Service] = {}
     transformations: dict[str, str] = {}  # of views: code that Feast would run on the source's rows
     notes: list[Note] = []
@@ -121,6 +126,15 @@ class _Translation:
             self._note(name, f"is a {kind}, for which there is no counterpart here", left_out=True)
         self._stores()
         return self.out
+
+    def _known(self, name: str, *, views: bool = True) -> View | OnDemand | PlainFunction | None:
+        """By its name in Feast, or by its name here."""
+        tables: list[dict[str, Any]] = [self.out.on_demand, self.out.functions]
+        for table in [self.out.views, *tables] if views else tables:
+            found = table.get(name) or next((one for one in table.values() if one.name == name), None)
+            if found is not None:
+                return cast("View | OnDemand | PlainFunction", found)
+        return None
 
     def _note(self, about: str, says: str, *, left_out: bool = False) -> None:
         note = Note(about, says, left_out)
@@ -346,7 +360,7 @@ class _Translation:
         reads = tuple(names[name] for name in used)
         types = {name: kind for name, kind in types.items() if name in (*reads, *outputs)}
         self._note(one.name, f"stays a Python function: {why}")
-        self.out.on_demand[one.name] = PlainFunction(
+        self.out.functions[one.name] = PlainFunction(
             _named(one.name),
             one.function,
             one.code,
@@ -362,9 +376,7 @@ class _Translation:
         """What the function calls each of its inputs -> what it is called here; and the request's fields."""
         names: dict[str, str] = {}
         for projection in one.views:
-            known = self.out.views.get(projection.alias or projection.view) or self.out.on_demand.get(
-                projection.view
-            )
+            known = self._known(projection.alias or projection.view)
             for feature in known.features if known is not None else ():
                 view, _, short = feature.partition(":")
                 if projection.features is None or short in projection.features:
@@ -378,7 +390,7 @@ class _Translation:
         features: list[str] = []
         for projection in one.projections:
             name = projection.alias or projection.view
-            known = self.out.views.get(name) or self.out.on_demand.get(name)
+            known = self._known(name)
             if known is None or projection.keys:
                 self._note(one.name, f"lacks {name}, which was left out")
                 continue
@@ -407,12 +419,12 @@ class _Translation:
         wanted: dict[str, RequestField] = {}
         waiting = [feature.partition(":")[0] for feature in features]
         while waiting:
-            one = self.out.on_demand.get(waiting.pop(0))
-            needs = () if one is None else one.needs if isinstance(one, OnDemand) else one.reads
+            one = self._known(waiting.pop(0), views=False)
+            needs = () if one is None or isinstance(one, View) else one.needs
             for need in needs:
                 if ":" in need:
                     waiting.append(need.partition(":")[0])
-                elif one is not None:
+                elif one is not None and not isinstance(one, View):
                     wanted.setdefault(need, RequestField(need, one.types.get(need, "FP64"), nullable=True))
         return tuple(wanted.values())
 

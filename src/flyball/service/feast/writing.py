@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from flyball.features.definitions import OnDemand, View
+from flyball.features.definitions import View
 from flyball.features.expressions import Expr
 from flyball.service.feast.translating import Note, PlainFunction, Translated
 
@@ -46,7 +46,8 @@ class _File:
             *(self._object(one, "entity") for one in found.entities.values()),
             *(self._object(one, "source") for one in found.sources.values()),
             *(self._view(one) for one in found.views.values()),
-            *(self._on_demand(one) for one in found.on_demand.values()),
+            *(self._object(one, "on_demand") for one in found.on_demand.values()),
+            *(self._function(one) for one in found.functions.values()),
             *(self._object(one, "service") for one in found.services.values()),
         ]
         rest = [note for note in found.notes if note not in self.noted]
@@ -57,7 +58,7 @@ class _File:
 
     def _imports(self) -> list[str]:
         line = f"from flyball.features import {', '.join(sorted(self.used))}"
-        functions = [one.code for one in self.found.on_demand.values() if isinstance(one, PlainFunction)]
+        functions = [one.code for one in self.found.functions.values()]
         lines = dict.fromkeys(line for code in functions for line in code.splitlines() if _imports(line))
         if len(line) > _WIDTH:
             line = f"from flyball.features import (\n    {', '.join(sorted(self.used))},\n)"
@@ -76,9 +77,7 @@ class _File:
         )
         return "\n".join([*kept, self._object(view, "view")])
 
-    def _on_demand(self, one: OnDemand | PlainFunction) -> str:
-        if isinstance(one, OnDemand):
-            return self._object(one, "on_demand")
+    def _function(self, one: PlainFunction) -> str:
         self.used |= {"on_demand"}
         code = "\n".join(line for line in one.code.splitlines() if not _imports(line)).strip("\n")
         own, said = _split(code, one.function)
@@ -87,7 +86,7 @@ class _File:
         call = self._arguments("@on_demand", [], given, 0)
         row = _row_of(one)
         before = f"{said}\n\n\n" if said else ""
-        comments = "\n".join([*self._comments(self._about(one.name, "on_demand")), ""])
+        comments = "\n".join([*self._comments(self._about(one.name, "function")), ""])
         return f"{before}{own}\n\n\n{comments}{call}\n{row}"
 
     def _about(self, name: str, noun: str) -> list[Note]:
@@ -104,6 +103,7 @@ class _File:
         found = self.found
         tables: dict[str, Mapping[str, Any]] = {
             "entity": found.entities, "source": found.sources, "view": found.views, "on_demand": found.on_demand,
+            "function": found.functions,
             "service": found.services,
         }  # fmt: skip
         return tables[noun]

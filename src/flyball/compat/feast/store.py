@@ -1,0 +1,353 @@
+"""``FeatureStore``: Feast's calls over a workspace. Names, arguments and results are those of Feast 0.67.
+
+Where a call computes, Flyball's rules hold; they are in docs/feast.md, each with what Feast does instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flyball.compat.feast import registry
+from flyball.compat.feast.frames import as_polars, columns_of, time_column
+from flyball.compat.feast.opening import workspace_of
+from flyball.compat.feast.response import OnlineResponse
+from flyball.compat.feast.retrieval import RetrievalJob
+from flyball.errors import Invalid, NotFound, nearest
+from flyball.service import features as defined
+from flyball.service import filling
+from flyball.service.feast.words import PushMode
+
+if TYPE_CHECKING:
+    from flyball.features.definitions import OnDemand, Service, View
+    from flyball.features.vectors import VectorReader
+    from flyball.service.features import Change
+
+_TO = {"ONLINE": "online", "OFFLINE": "offline", "ONLINE_AND_OFFLINE": "online_and_offline"}
+Features = Sequence[str] | Any  # names, or a FeatureService
+
+
+class FeatureStore:
+    """The features of a Flyball project (of the folder you stand in, by default) or of a Feast repository.
+
+    A repository is carried over to a project below ``.flyball/feast`` and read anew when its files change.
+    """
+
+    def __init__(
+        self, repo_path: str | Path | None = None, config: Any = None, fs_yaml_file: str | Path | None = None
+    ) -> None:
+        if config is not None:
+            raise Invalid("a RepoConfig is not taken here", "FeatureStore(repo_path=…), of a folder")
+        place = Path(fs_yaml_file).parent if fs_yaml_file is not None else repo_path
+        self.ws = workspace_of(place)
+        self.repo_path = Path(place) if place is not None else self.ws.root
+        self._readers: dict[tuple[str | tuple[str, ...], bool], tuple[VectorReader, dict[str, str]]] = {}
+
+    @property
+    def project(self) -> str:
+        """Its name."""
+        return self.ws.config.project.name
+
+    def __repr__(self) -> str:
+        return f"FeatureStore(project={self.project!r}, repo_path={str(self.repo_path)!r})"
+
+    def refresh_registry(self) -> None:
+        """Read the definitions again."""
+        self.ws.__dict__.pop("definitions", None)
+        self._readers.clear()
+
+    def apply(
+        self,
+        objects: Any = (),
+        objects_to_delete: Sequence[Any] | None = None,
+        partial: bool = True,
+        skip_feature_view_validation: bool = False,
+    ) -> list[Change]:
+        """Record what is defined; of objects, those that the project's own files do not define are kept in
+        ``features_applied.py``. Returns what changed."""
+        given = list(objects) if isinstance(objects, Iterable) else [objects]
+        if given:
+            registry.give(self.ws, given)
+        for one in objects_to_delete or ():
+            table = _TABLE_OF.get(type(one).__name__)
+            if table is None:
+                raise Invalid(f"{one!r} can't be deleted", "views, services, entities and sources can")
+            registry.take_back(self.ws, table, str(one.name))
+        self.refresh_registry()
+        return defined.apply(ws=self.ws)
+
+    def plan(
+        self, desired_repo_contents: Any = None, skip_feature_view_validation: bool = False
+    ) -> list[Change]:
+        """What :meth:`apply` would change, and whom it touches."""
+        if desired_repo_contents is not None:
+            raise Invalid("a plan is of the project's own definitions", "plan() without arguments")
+        return defined.apply(plan=True, ws=self.ws)
+
+    def get_historical_features(
+        self,
+        entity_df: Any = None,
+        features: Features = (),
+        full_feature_names: bool = False,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+        filter_by_created_timestamp: bool = True,
+    ) -> RetrievalJob:
+        """Join features to entity rows as of their time; rows of a later known time never count, whatever is asked.
+
+        ``entity_df`` is a frame (pandas, Polars, Arrow), a path or a query; its time is ``event_timestamp``, or its only
+        column of times. Without one, the entities that had rows between ``start_date`` and ``end_date``.
+        """
+        from flyball.service import training
+
+        if entity_df is not None and (start_date is not None or end_date is not None):
+            raise Invalid("entity_df and a range of time are both given", "leave one of them out")
+        if entity_df is None and start_date is None:
+            raise Invalid("neither entity_df nor start_date is given", "which entities, and when?")
+        asked, names = self._asked(features, full_feature_names)
+        wanted = asked if isinstance(asked, str) else list(asked)
+        if entity_df is None:
+            begin, end = _aware(start_date), _aware(end_date or self.ws.clock.now())
+            ask = lambda: training.get_historical_features(  # noqa: E731
+                features=wanted, start=begin, end=end, ws=self.ws
+            ).to_polars()
+            return RetrievalJob(ask, names, [], full_feature_names=full_feature_names)
+        at = time_column(entity_df)
+        ask = lambda: training.get_historical_features(entity_df, wanted, at=at, ws=self.ws).to_polars()  # noqa: E731
+        return RetrievalJob(ask, names, columns_of(entity_df), full_feature_names=full_feature_names)
+
+    def get_online_features(
+        self,
+        features: Features,
+        entity_rows: Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]],
+        full_feature_names: bool = False,
+        include_feature_view_version_metadata: bool = False,
+    ) -> OnlineResponse:
+        """The values as of now: what is missing, null and too old are told apart by their status."""
+        from flyball.core.clock import to_us
+
+        reader, names = self._reader(features, full_feature_names)
+        vectors = reader.read(entity_rows, entity_rows, to_us(self.ws.clock.now()))
+        return OnlineResponse(vectors, names)
+
+    async def get_online_features_async(
+        self,
+        features: Features,
+        entity_rows: Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]],
+        full_feature_names: bool = False,
+    ) -> OnlineResponse:
+        """:meth:`get_online_features` in a thread of its own."""
+        return await asyncio.to_thread(self.get_online_features, features, entity_rows, full_feature_names)
+
+    def materialize(
+        self,
+        start_date: datetime,
+        end_date: datetime,
+        feature_views: Sequence[str] | None = None,
+        disable_event_timestamp: bool = False,
+        full_feature_names: bool = False,
+        version: str | None = None,
+    ) -> None:
+        """Bring online what became known from ``start_date`` to ``end_date``, both in; everything, without timestamps."""
+        since, until = _aware(start_date), _aware(end_date)
+        if since > until:
+            raise Invalid(f"the start {since} is after the end {until}", "turn them round")
+        begin = "" if disable_event_timestamp else (since - timedelta(microseconds=1)).isoformat()
+        end = "" if disable_event_timestamp else until.isoformat()
+        filling.materialize(self._named(feature_views), begin, end, ws=self.ws)
+
+    def materialize_incremental(
+        self,
+        end_date: datetime,
+        feature_views: Sequence[str] | None = None,
+        full_feature_names: bool = False,
+        version: str | None = None,
+    ) -> None:
+        """Bring online what became known since the last time, up to ``end_date``."""
+        names = self._named(feature_views)
+        filling.materialize(names, until=_aware(end_date).isoformat(), ws=self.ws)
+
+    def push(
+        self,
+        push_source_name: str,
+        df: Any,
+        allow_registry_cache: bool = True,
+        to: PushMode | str = PushMode.ONLINE_AND_OFFLINE,
+        transform_on_write: bool = True,
+    ) -> None:
+        """Take rows of a source as they arrive. By default they go both ways, so that training sees what serving saw."""
+        name = to.name if isinstance(to, PushMode) else str(getattr(to, "name", to)).upper()
+        if name not in _TO:
+            raise Invalid(f"a push can't go to {to!r}", f"one of {', '.join(_TO.values())}")
+        filling.push(push_source_name, as_polars(df), to=_TO[name], ws=self.ws)  # type: ignore[arg-type]  # a frame is taken
+
+    async def push_async(self, push_source_name: str, df: Any, **named: Any) -> None:
+        """:meth:`push` in a thread of its own."""
+        await asyncio.to_thread(self.push, push_source_name, df, **named)
+
+    def write_to_online_store(
+        self,
+        feature_view_name: str,
+        df: Any = None,
+        inputs: Any = None,
+        allow_registry_cache: bool = True,
+        transform_on_write: bool = True,
+    ) -> None:
+        """Add rows of one view online, and only there: training never sees them. :meth:`push` is what you want mostly."""
+        from flyball.features.filling import push
+
+        view = self._view(feature_view_name)
+        frame = as_polars(df if df is not None else inputs)
+        plain = {
+            "event_timestamp": view.happened,
+            "created": view.known,
+        }  # what Feast's own remote client calls them
+        renamed = {
+            old: new for old, new in plain.items() if old in frame.columns and new not in frame.columns
+        }
+        push(view, as_polars(frame.rename(renamed), times=(view.happened, view.known)), self.ws.online)
+
+    def teardown(self) -> None:
+        """Empty the online store of this project's views. The ledger and the offline rows stay."""
+        for view in defined.live_views(self.ws):
+            self.ws.online.clear(view.stored_as)
+
+    def list_entities(self, allow_cache: bool = False, tags: dict[str, str] | None = None) -> list[Any]:
+        return _tagged([registry.entity_words(one) for one in defined.entities(self.ws).values()], tags)
+
+    def list_feature_views(self, allow_cache: bool = False, tags: dict[str, str] | None = None) -> list[Any]:
+        entities, sources = defined.entities(self.ws), defined.sources(self.ws)
+        return _tagged(
+            [registry.view_words(one, entities, sources) for one in defined.views(self.ws).values()], tags
+        )
+
+    list_batch_feature_views = list_feature_views
+
+    def list_on_demand_feature_views(
+        self, allow_cache: bool = False, tags: dict[str, str] | None = None
+    ) -> list[Any]:
+        found = [registry.on_demand_words(one) for one in _on_demand(defined.known(self.ws)).values()]
+        return _tagged(found, tags)
+
+    def list_feature_services(
+        self, allow_cache: bool = False, tags: dict[str, str] | None = None
+    ) -> list[Any]:
+        return _tagged([registry.service_words(one) for one in defined.services(self.ws).values()], tags)
+
+    def list_data_sources(self, allow_cache: bool = False, tags: dict[str, str] | None = None) -> list[Any]:
+        return _tagged([registry.source_words(one) for one in defined.sources(self.ws).values()], tags)
+
+    def get_entity(self, name: str, allow_registry_cache: bool = False) -> Any:
+        return _one(self.list_entities(), "entity", name)
+
+    def get_feature_view(self, name: str, allow_registry_cache: bool = False) -> Any:
+        return _one(self.list_feature_views(), "feature view", name)
+
+    def get_on_demand_feature_view(self, name: str, allow_registry_cache: bool = False) -> Any:
+        return _one(self.list_on_demand_feature_views(), "on-demand feature view", name)
+
+    def get_feature_service(self, name: str, allow_cache: bool = False) -> Any:
+        return _one(self.list_feature_services(), "feature service", name)
+
+    def get_data_source(self, name: str) -> Any:
+        return _one(self.list_data_sources(), "data source", name)
+
+    def delete_feature_view(self, name: str) -> None:
+        """Forget a view that was applied as an object, and its rows online; applied versions stay in the ledger."""
+        views = defined.views(self.ws)
+        registry.take_back(self.ws, "views" if name in views else "on_demand", name)
+        if name in views:
+            self.ws.online.clear(views[name].stored_as)
+        self.refresh_registry()
+
+    def delete_feature_service(self, name: str) -> None:
+        """Forget a service that was applied as an object."""
+        registry.take_back(self.ws, "services", name)
+        self.refresh_registry()
+
+    def _view(self, name: str) -> View:
+        views = defined.views(self.ws)
+        if name not in views:
+            raise NotFound(f"no feature view {name!r}", nearest(name, list(views)), view=name)
+        return views[name]
+
+    def _named(self, names: Sequence[str] | None) -> str:
+        for name in names or ():
+            self._view(name)
+        return ",".join(names or ())
+
+    def _asked(self, features: Features, full: bool) -> tuple[str | tuple[str, ...], dict[str, str]]:
+        """What our verbs take (a service's name, or features), and what each feature is called in the answer."""
+        if isinstance(features, str) or not isinstance(features, Iterable):
+            name = features if isinstance(features, str) else str(getattr(features, "name", features))
+            service: Service = defined.service_named(self.ws, name)
+            return name, _called(service.features, full)
+        names = tuple(map(str, features))
+        defined.resolved(self.ws, defined.service_of(self.ws, names))  # an unknown one names the nearest
+        return names, _called(names, full)
+
+    def _reader(self, features: Features, full: bool) -> tuple[VectorReader, dict[str, str]]:
+        known = getattr(features, "name", None) or (
+            features if isinstance(features, str) else tuple(features)
+        )
+        found = self._readers.get((known, full))
+        if found is None:
+            from flyball.features.vectors import VectorReader
+
+            asked, names = self._asked(features, full)
+            service = defined.service_of(self.ws, asked)
+            reader = VectorReader(service, defined.known(self.ws, service.features), self.ws.online)
+            found = self._readers[known, full] = reader, names
+        return found
+
+
+_TABLE_OF = {
+    "View": "views", "FeatureView": "views", "BatchFeatureView": "views", "StreamFeatureView": "views",
+    "OnDemand": "on_demand", "OnDemandFeatureView": "on_demand", "Service": "services", "FeatureService": "services",
+    "Entity": "entities", "Source": "sources", "FileSource": "sources", "PushSource": "sources",
+}  # fmt: skip
+
+
+def _called(features: Iterable[str], full: bool) -> dict[str, str]:
+    """``view:feature`` -> its name in an answer: the feature's own, or ``view__feature``; request fields are no features."""
+    names: dict[str, str] = {}
+    for feature in features:
+        view, colon, short = feature.partition(":")
+        if not colon:
+            continue
+        name = f"{view}__{short}" if full else short
+        if name in names.values():
+            raise Invalid(
+                f"two of the features are called {name!r}",
+                "full_feature_names=True calls them view__feature",
+                feature=feature,
+            )
+        names[feature] = name
+    return names
+
+
+def _on_demand(known: Mapping[str, Any]) -> dict[str, OnDemand]:
+    from flyball.features.definitions import OnDemand
+
+    return {name: one for name, one in known.items() if isinstance(one, OnDemand)}
+
+
+def _tagged(found: list[Any], tags: dict[str, str] | None) -> list[Any]:
+    wanted = (tags or {}).items()
+    return [one for one in found if all(one.tags.get(key) == value for key, value in wanted)]
+
+
+def _one(found: list[Any], noun: str, name: str) -> Any:
+    for one in found:
+        if one.name == name:
+            return one
+    raise NotFound(f"no {noun} {name!r}", nearest(name, [one.name for one in found]), name=name)
+
+
+def _aware(time: datetime | None) -> datetime:
+    """A time without a zone is read as UTC, as Feast does."""
+    assert time is not None
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
