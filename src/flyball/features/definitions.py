@@ -141,7 +141,7 @@ class Window(msgspec.Struct, frozen=True, omit_defaults=True):
             )
 
 
-class View(msgspec.Struct, frozen=True, dict=True, omit_defaults=True):
+class View(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, eq=False):
     """Features of one source by one entity: latest ``columns`` (null when older than ``ttl_s``) and ``windows``.
 
     ``row_id`` names columns that tell one row from another. Rows equal in key, clocks, values *and* ``row_id`` are
@@ -149,7 +149,8 @@ class View(msgspec.Struct, frozen=True, dict=True, omit_defaults=True):
 
     ``types`` names what is not FP64: texts are BYTES. ``derived`` are columns computed from each source row first,
     ``where`` keeps the rows for which it is true. ``defaults`` are served when the online store does not answer at
-    all. ``entity`` and ``source`` also take :class:`Entity` and :class:`Source` objects.
+    all; an incident is opened when the newest row is older than ``fresh_s`` (without it, than the ttl). ``entity`` and
+    ``source`` also take :class:`Entity` and :class:`Source` objects.
 
     A view of an older version is named ``name@2``; its rows are stored under the name alone.
     """
@@ -167,6 +168,7 @@ class View(msgspec.Struct, frozen=True, dict=True, omit_defaults=True):
     derived: dict[str, Expr] = {}
     where: Expr | None = None
     defaults: dict[str, float | str | None] = {}
+    fresh_s: int | None = None
     description: str = ""
     owner: str = ""
     tags: dict[str, str] = {}
@@ -196,6 +198,12 @@ class View(msgspec.Struct, frozen=True, dict=True, omit_defaults=True):
         for column in self.columns:
             _named(f"column of {said}", column)
         self._check_columns(said, names)
+
+    def __eq__(self, other: object) -> bool:
+        # By content: an expression's own == makes an expression.
+        return self is other or (
+            isinstance(other, View) and msgspec.to_builtins(self) == msgspec.to_builtins(other)
+        )
 
     def __hash__(self) -> int:
         return hash((self.name, self.entity, self.source))
@@ -245,7 +253,14 @@ class View(msgspec.Struct, frozen=True, dict=True, omit_defaults=True):
     @cached_property
     def digest(self) -> str:
         """The version of the definition; what it says about itself to people is not part of it."""
-        bare = {"name": self.base_name, "description": "", "owner": "", "tags": {}, "defaults": {}}
+        bare = {
+            "name": self.base_name,
+            "description": "",
+            "owner": "",
+            "tags": {},
+            "defaults": {},
+            "fresh_s": None,
+        }
         return digest_of(msgspec.structs.replace(self, **bare))
 
     @property
@@ -290,8 +305,9 @@ class View(msgspec.Struct, frozen=True, dict=True, omit_defaults=True):
         stored = (
             self.base_name, self.entity, self.source, self.happened, self.known, self.stored_columns, self.row_id,
         )  # fmt: skip
+        plain = not self.derived and self.where is None and not self.text_columns
         more = (self.derived, self.where, sorted(self.text_columns))
-        return f"{self.base_name}@{digest_of((stored, more) if any(more) else stored)[3:15]}"
+        return f"{self.base_name}@{digest_of(stored if plain else (stored, more))[3:15]}"
 
     @property
     def longest_s(self) -> int:
@@ -316,7 +332,7 @@ class RequestField(msgspec.Struct, frozen=True):
             )
 
 
-class OnDemand(msgspec.Struct, frozen=True, dict=True, omit_defaults=True):
+class OnDemand(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, eq=False):
     """Features computed when they are asked for, from request fields and other features, row by row and in batch.
 
     Either ``expressions`` (name -> expression over request fields and ``view:feature`` names), or a plain function
@@ -347,6 +363,12 @@ class OnDemand(msgspec.Struct, frozen=True, dict=True, omit_defaults=True):
         for name in (*self.expressions, *self.outputs):
             _named(f"feature of {said}", name)
         _typed(said, self.types, (*self.expressions, *self.outputs, *self.needs))
+
+    def __eq__(self, other: object) -> bool:
+        # By content: an expression's own == makes an expression.
+        return self is other or (
+            isinstance(other, OnDemand) and msgspec.to_builtins(self) == msgspec.to_builtins(other)
+        )
 
     def __hash__(self) -> int:
         return hash((self.name, self.python, *self.expressions))

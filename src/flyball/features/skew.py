@@ -6,8 +6,9 @@ as the fault would have computed it, and the fault that explains the logged valu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 
 import msgspec
 import numpy as np
@@ -15,7 +16,7 @@ import polars as pl
 
 from flyball.core.clock import from_us
 from flyball.errors import Invalid, nearest
-from flyball.features.definitions import Service, View
+from flyball.features.definitions import Known, Service, Vector, View, resolve
 from flyball.features.events import Frame, events_of, keys_of, source_of, times_us
 from flyball.features.offline import point_in_time
 
@@ -39,60 +40,113 @@ class Mismatch(msgspec.Struct, frozen=True):
     example_recomputed: float | None
     likely_cause: str  # one of LEAK, STALE, TIME_ZONE, CHANGED
     detail: str = ""  # what was tried that explains it
+    first_id: str = ""  # the prediction that ``first_at`` belongs to, when ids were given
 
 
 def skew(
     predictions: pl.DataFrame,
     service: Service,
-    views: Iterable[View] | Mapping[str, View],
+    views: Known,
     sources: Mapping[str, Frame],
     *,
     at: str = "at",
     tolerance: float = 1e-6,
+    others: Mapping[str, Sequence[View]] = MappingProxyType({}),
 ) -> list[Mismatch]:
     """Compare logged values (columns ``view:feature``) with their point-in-time recomputation, by feature.
 
     ``predictions`` holds the entity columns and ``at`` as well. Equal means both null, or within ``tolerance`` of the
-    larger one. A feature that was not logged is not compared; request fields have nothing to be compared with.
+    larger one. A feature that was not logged is not compared; request fields have nothing to be compared with. On-demand
+    features are computed again from what was logged of the request. ``others`` holds, by view, other versions of its
+    definition, with which a store may have been filled or read.
     """
-    used = service.uses(views)
+    vector = resolve(service, views)
     features = [name for name in service.features if ":" in name]
-    logged_names = [name for name in features if name in predictions.columns]
-    if not logged_names:
+    logged = [name for name in features if name in predictions.columns]
+    if not logged:
         raise Invalid(
             f"the predictions log no feature of service {service.name!r}",
             "columns are named view:feature; "
             + nearest(features[0] if features else "", predictions.columns),
         )
-    asked = predictions.select(at, *service.entities(used))
-    recomputed = point_in_time(asked, at, used, sources)
-    times = times_us(predictions[at], "the predictions")
+    entities = list(vector.entities)
+    recomputed = point_in_time(predictions.select(at, *entities), at, vector.views, sources)
+    look = _Look(predictions, recomputed, times_us(predictions[at], "the predictions"), tolerance)
     found = []
-    for view in used:
+    for view in vector.views:
         for feature in view.features:
-            if feature not in logged_names:
-                continue
-            logged, true = _floats(predictions[feature]), _floats(recomputed[feature])
-            wrong = np.flatnonzero(~_equal(logged, true, tolerance))
-            if len(wrong) == 0:
-                continue
-            first = wrong[np.argmin(times[wrong])]
-            cause, detail = _cause(
-                view, feature, asked[wrong], at=at, logged=logged[wrong], sources=sources, tolerance=tolerance
-            )
-            found.append(
-                Mismatch(
-                    feature,
-                    len(predictions),
-                    len(wrong),
-                    from_us(int(times[first])),
-                    _plain(logged[first]),
-                    _plain(true[first]),
-                    cause,
-                    detail,
-                )
-            )
+            wrong = look.wrong(feature) if feature in logged else np.zeros(0, dtype=np.int64)
+            if len(wrong):
+                asked = predictions.select(at, *entities)[wrong]
+                cause, detail = _cause(
+                    view, feature, asked, at=at, logged=look.logged(feature)[wrong], sources=sources,
+                    tolerance=tolerance, others=others.get(view.name, ()),
+                )  # fmt: skip
+                found.append(look.mismatch(feature, wrong, cause, detail))
+    found += _computed(vector, look, found)
     return sorted(found, key=lambda mismatch: -mismatch.mismatched)
+
+
+class _Look:
+    """What was logged beside what it should have been."""
+
+    def __init__(
+        self, predictions: pl.DataFrame, recomputed: pl.DataFrame, times: np.ndarray, tolerance: float
+    ) -> None:
+        self.predictions, self.recomputed = predictions, recomputed
+        self._times, self._tolerance = times, tolerance
+
+    def logged(self, feature: str) -> np.ndarray:
+        return _floats(self.predictions[feature])
+
+    def wrong(self, feature: str) -> np.ndarray:
+        """Rows whose logged value is not the recomputed one."""
+        return np.flatnonzero(
+            ~_equal(self.logged(feature), _floats(self.recomputed[feature]), self._tolerance)
+        )
+
+    def mismatch(self, feature: str, wrong: np.ndarray, cause: str, detail: str) -> Mismatch:
+        first = int(wrong[np.argmin(self._times[wrong])])
+        ids = self.predictions["id"] if "id" in self.predictions.columns else None
+        return Mismatch(
+            feature,
+            len(self.predictions),
+            len(wrong),
+            from_us(int(self._times[first])),
+            _plain(self.logged(feature)[first]),
+            _plain(_floats(self.recomputed[feature])[first]),
+            cause,
+            detail,
+            "" if ids is None else str(ids[first]),
+        )
+
+
+def _computed(vector: Vector, look: _Look, found: list[Mismatch]) -> list[Mismatch]:
+    """On-demand features, computed again where the request's part of them was logged."""
+    fields = [field.name for field in vector.service.request]
+    wanted = [
+        name
+        for one in vector.computed
+        for name in one.features
+        if name in look.predictions.columns and name in vector.service.features
+    ]
+    if not wanted or any(name not in look.predictions.columns for name in fields):
+        return []
+    from flyball.features.on_demand import compute_frame
+
+    frame = look.recomputed.with_columns(look.predictions.select(fields))
+    look.recomputed = compute_frame(vector, frame)
+    differing = {one.feature: one for one in found}
+    answers = []
+    for name in wanted:
+        wrong = look.wrong(name)
+        if len(wrong):
+            owner = next(one for one in vector.computed if name in one.features)
+            read = next((differing[need] for need in owner.needs if need in differing), None)
+            cause = read.likely_cause if read else CHANGED
+            detail = f"it reads {read.feature}, which differs" if read else "its inputs are as they should be"
+            answers.append(look.mismatch(name, wrong, cause, detail))
+    return answers
 
 
 def _cause(
@@ -104,6 +158,7 @@ def _cause(
     logged: np.ndarray,
     sources: Mapping[str, Frame],
     tolerance: float,
+    others: Sequence[View],
 ) -> tuple[str, str]:
     """The first fault that explains the logged values; of equals, the one tried first."""
     if len(asked) > _SAMPLE:
@@ -112,7 +167,9 @@ def _cause(
     source = _of_these_keys(view, asked, source_of(view, sources))
     best: tuple[float, str, str] = (0.0, CHANGED, "")
     stale = np.zeros(len(asked), dtype=bool)
-    for cause, detail, changed_view, rows, events in _faults(view, asked, at, source):
+    for cause, detail, changed_view, rows, events in _faults(
+        view, asked, at, source, _with(feature, view, others)
+    ):
         value = point_in_time(rows, at, [changed_view], {view.source: events})[feature]
         explains = _equal(logged, _floats(value), tolerance)
         if cause == STALE:  # how far behind a store is varies from row to row
@@ -122,16 +179,18 @@ def _cause(
         if share > best[0]:
             best = (share, cause, detail)
     if best[0] < _EXPLAINED:
-        return CHANGED, "no leak, delay or time zone explains the values"
+        return CHANGED, "no leak, delay, time zone or version of the definition explains the values"
     return best[1], f"{best[2]}: explains {best[0]:.0%} of {len(asked)} rows"
 
 
 def _faults(
-    view: View, asked: pl.DataFrame, at: str, source: pl.DataFrame
+    view: View, asked: pl.DataFrame, at: str, source: pl.DataFrame, others: Sequence[tuple[str, View]]
 ) -> Iterator[tuple[str, str, View, pl.DataFrame, pl.DataFrame]]:
     """Faults as (cause, words, view, entity rows, source): computing with these gives what the fault would serve."""
     replace = msgspec.structs.replace
     yield LEAK, f"{view.known!r} was ignored", replace(view, known=view.happened), asked, source
+    for ref, other in others:
+        yield CHANGED, f"as {ref} defines it", other, asked, source
     for clock, dtype in source.schema.items():
         if clock not in (view.happened, view.known) and (dtype == pl.Date or isinstance(dtype, pl.Datetime)):
             earlier = _known_before(source, clock, view.known)
@@ -153,6 +212,16 @@ def _faults(
         yield STALE, f"rows up to {delay} s late", replace(view, known=late), asked, behind
         earlier_rows = asked.with_columns(pl.col(at) - pl.duration(seconds=delay))
         yield STALE, f"up to {delay} s old", view, earlier_rows, source
+
+
+def _with(feature: str, view: View, others: Sequence[View]) -> list[tuple[str, View]]:
+    """Other versions that have this feature of these keys and rows, under the view's own name."""
+    own = feature.partition(":")[2]
+    return [
+        (other.name, msgspec.structs.replace(other, name=view.name))
+        for other in others
+        if own in other.output_types and (other.entity, other.source) == (view.entity, view.source)
+    ]
 
 
 def _known_before(source: pl.DataFrame, clock: str, known: str) -> bool:

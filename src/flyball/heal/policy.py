@@ -62,6 +62,13 @@ class Infrastructure(msgspec.Struct, frozen=True):
     min_requests: int = 100
 
 
+class Features(msgspec.Struct, frozen=True):
+    """How often what predictions were fed is recomputed offline, and how many of them each time."""
+
+    skew_every_s: float = 3600.0  # 0: never
+    skew_sample: int = 500
+
+
 class Policy(msgspec.Struct, frozen=True):
     """The whole of it. ``dry_run`` decides and records, and changes nothing."""
 
@@ -71,6 +78,7 @@ class Policy(msgspec.Struct, frozen=True):
     quality: Quality = Quality()
     retrain: Retrain = Retrain()
     infrastructure: Infrastructure = Infrastructure()
+    features: Features = Features()
 
 
 def read_policy(text: str, origin: str = "policy.toml") -> Policy:

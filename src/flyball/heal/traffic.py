@@ -157,7 +157,7 @@ def _endpoint(ledger: Ledger, route: Route, whom: Trust) -> plans.Endpoint:
     )
     refs = dict.fromkeys([*(arm.model for arm in route.arms), *route.shadows])
     versions = {ref: ledger.get("model", ref, ModelVersion) for ref in refs}
-    service, views, computed = _features(ledger, versions[route.champion])
+    service, views, computed = features_of(ledger, versions[route.champion])
     return plans.Endpoint(
         name=route.endpoint,
         route=route,
@@ -191,7 +191,7 @@ def served_model(ledger: Ledger, version: ModelVersion, whom: Trust) -> plans.Se
     )
 
 
-def _features(
+def features_of(
     ledger: Ledger, version: ModelVersion
 ) -> tuple[dict[str, Any] | None, dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """The service that feeds a model, with its views and on-demand views under the names that its features use."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flyball.core.ids import new_id
 from flyball.core.records import Decision, Run
 from flyball.errors import FlyballError, Refused
+from flyball.service.watching import FeatureWatch
 from flyball.service.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def govern(ws: Workspace, *, once: bool = False) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     governor: Governor | None = None
+    watch = FeatureWatch(ws)
     while not ending.is_set():
         try:
             if ws.ledger.lease("governor", holder, _LEASE_S):
@@ -127,6 +129,7 @@ def govern(ws: Workspace, *, once: bool = False) -> None:
                     governor = governor_of(ws, background=True)
                     governor.start(ws.clock.now())
                 governor.tick(ws.clock.now())
+                watch.look_beside()
             else:
                 governor = None  # another leads; what we knew is stale
         except FlyballError as error:
@@ -135,4 +138,5 @@ def govern(ws: Workspace, *, once: bool = False) -> None:
         if once:
             break
         ending.wait(ws.config.govern.every_s)
+    watch.close()
     ws.ledger.release("governor", holder)
