@@ -9,6 +9,7 @@ long a silent store is waited for.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl
@@ -16,7 +17,7 @@ from urllib.parse import parse_qsl
 from obstore.exceptions import BaseError, UnknownConfigurationKeyError
 from obstore.store import from_url
 
-from flyball.errors import Invalid
+from flyball.errors import Invalid, Unavailable
 
 # Between two bytes of an answer, and for all of it: a pack on a slow line may take minutes, silence may not.
 _CLIENT = {"connect_timeout": "5s", "read_timeout": "30s", "timeout": "900s"}
@@ -55,6 +56,38 @@ def open_bucket(url: str) -> Any:
         raise Invalid(f"{place}: {_first_line(error)}", _EXAMPLES) from error
     except BaseError as error:
         raise Invalid(f"{place!r} is not a blob URL: {_first_line(error)}", _EXAMPLES) from error
+
+
+def polars_options(url: str) -> tuple[str, dict[str, Any]]:
+    """The place, and how Polars opens it: the same options of the URL, the same environment, the same patience."""
+    place, options = parted(url)
+    retry_s = float(options.pop("retry_timeout_s", _RETRY_S))
+    given: dict[str, Any] = {name: text for name, text in options.items() if name not in _OF_THE_CLIENT}
+    if place.startswith("s3"):
+        names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+        endpoint = next((os.environ[name] for name in names if os.environ.get(name)), "")
+        if endpoint:
+            given.setdefault("endpoint", endpoint)
+    given |= {"max_retries": _RETRIES, "retry_timeout_ms": int(retry_s * 1000)}
+    # Keys that are said need no provider; asking one would start a cloud's own library.
+    keys = ("access_key_id", "aws_access_key_id", "account_key", "service_account", "sas_key", "skip_signature")
+    said = any(key in options for key in keys) or bool(os.environ.get("AWS_ACCESS_KEY_ID"))
+    return place, {"storage_options": given, **({"credential_provider": None} if said else {})}
+
+
+def listed(url: str, prefix: str = "") -> list[dict[str, Any]]:
+    """The objects whose path begins with a folder (or is it): path, size, last_modified, e_tag; as the store sorts them."""
+    store = open_bucket(url)
+    try:
+        found = [one for part in store.list(prefix=prefix or None) for one in part]
+        if not found and prefix:
+            with suppress(FileNotFoundError):
+                found = [store.head(prefix)]
+        return found
+    except (BaseError, OSError) as error:
+        raise Unavailable(
+            f"{parted(url)[0]} does not answer: {_first_line(error)}", "is the bucket there, and the secret right?"
+        ) from error
 
 
 def parted(url: str) -> tuple[str, dict[str, str]]:

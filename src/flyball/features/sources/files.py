@@ -1,0 +1,166 @@
+"""Files as one lazy table: Parquet, CSV and NDJSON, here or in a bucket; in order of their names."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from flyball.errors import Invalid, NotFound, Unavailable
+from flyball.features.sources.places import Place
+from flyball.stores.buckets import listed, polars_options
+from flyball.versions.tables import NULLS
+
+_SUFFIXES = {
+    "parquet": (".parquet", ".pq"),
+    "csv": (".csv", ".csv.gz", ".csv.zst"),
+    "json": (".json", ".ndjson", ".jsonl"),
+}
+_CASTS = pl.ScanCastOptions(integer_cast="upcast", float_cast="upcast")
+_CSV: dict[str, Any] = {"null_values": NULLS, "try_parse_dates": True, "infer_schema_length": 10_000}
+
+
+class FileSeen(msgspec.Struct, frozen=True):
+    """One file as it lay there: the ETag of a bucket says its bytes, here size and time of change do."""
+
+    path: str
+    size_bytes: int
+    modified: datetime
+    etag: str = ""
+
+
+def scan(place: Place) -> pl.LazyFrame:
+    """All files of a place below one another; columns that only some have count where the first file has them."""
+    files = seen(place)
+    paths = [one.path for one in files]
+    options: dict[str, Any] = {}
+    if place.in_bucket:
+        bucket, options = polars_options(place.where)
+        paths = [f"{bucket.partition('://')[0]}://{bucket.split('/')[2]}/{path}" for path in paths]
+    try:
+        match place.format:
+            case "csv":
+                return pl.scan_csv(paths, glob=False, **_CSV, **options)
+            case "json":
+                return pl.scan_ndjson(paths, infer_schema_length=10_000, **options)
+        frame = pl.scan_parquet(
+            paths,
+            glob=False,
+            hive_partitioning=_is_hive(paths),
+            extra_columns="ignore",
+            cast_options=_CASTS,
+            **options,
+        )
+        frame.collect_schema()
+        return frame
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise unreadable(place, error) from error
+
+
+def seen(place: Place) -> list[FileSeen]:
+    """The files that a place names now, by name; none at all is :class:`NotFound`."""
+    found = _in_bucket(place) if place.in_bucket else _here(place)
+    if not found:
+        raise NotFound(
+            f"{place.said} is gone: no file is there",
+            "check the source's URL; paths start at the project's folder",
+            source=place.name,
+        )
+    return found
+
+
+def unreadable(place: Place, error: Exception) -> Exception:
+    """What Polars says of a file, with the source's name in front; the kind says whether it may pass by itself."""
+    first = str(error).strip().partition("\n")[0]
+    if isinstance(error, ConnectionError | TimeoutError) or "object-store error" in first:
+        return Unavailable(
+            f"{place.said} does not answer: {first}", "is the bucket up, and the secret right?"
+        )
+    if isinstance(error, pl.exceptions.SchemaError) and "mismatch" in first:
+        return Invalid(
+            f"{place.said}: its files do not have one schema: {first}",
+            "write the files that differ anew, or let the source name those alike: parquet:folder/2024-*.parquet",
+            source=place.name,
+        )
+    if isinstance(error, FileNotFoundError):
+        return NotFound(f"{place.said} is gone: {first}", "check the source's URL", source=place.name)
+    return Invalid(
+        f"{place.said} can't be read: {first}", f"is it whole, and {place.format}?", source=place.name
+    )
+
+
+def _here(place: Place) -> list[FileSeen]:
+    where = Path(place.where)
+    if where.is_file():
+        return [file_seen(where)]
+    if where.is_dir():
+        return _sorted(
+            file_seen(file) for file in _walk(where) if file.name.endswith(_SUFFIXES[place.format])
+        )
+    if not glob.has_magic(place.where):
+        return []
+    found = (Path(one) for one in glob.iglob(place.where, recursive=True))  # noqa: PTH207 (absolute, with **)
+    return _sorted(file_seen(file) for file in found if file.is_file())
+
+
+def _walk(folder: Path) -> Iterable[Path]:
+    """Files below a folder; what begins with a dot or an underscore is someone's work in progress."""
+    for here, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] not in "._"]
+        yield from (Path(here, name) for name in files if name[0] not in "._")
+
+
+def file_seen(path: Path) -> FileSeen:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise Unavailable(f"{path} can't be read: {error.strerror}", "check its rights") from error
+    return FileSeen(str(path), found.st_size, datetime.fromtimestamp(found.st_mtime_ns / 1e9, UTC))
+
+
+def _in_bucket(place: Place) -> list[FileSeen]:
+    """One list of the fixed part of the URL; a glob is matched here, so that each store gives the same files."""
+    url, mark, options = place.where.partition("?")
+    scheme, _, rest = url.partition("://")
+    bucket, _, path = rest.partition("/")
+    magic = glob.has_magic(path)
+    fixed = path
+    if magic:
+        fixed = path[: min(path.index(sign) for sign in "*[" if sign in path)].rpartition("/")[0]
+    objects = listed(f"{scheme}://{bucket}{mark}{options}", fixed)
+    matches = _matcher(path) if magic else None
+    return _sorted(
+        FileSeen(one["path"], int(one["size"]), one["last_modified"], one["e_tag"] or "")
+        for one in objects
+        if (
+            matches(one["path"])
+            if matches
+            else one["path"] == path or one["path"].endswith(_SUFFIXES[place.format])
+        )
+        and not any(part[:1] in (".", "_") for part in one["path"][len(fixed) :].split("/"))
+    )
+
+
+def _matcher(pattern: str) -> Any:
+    import re
+
+    said = "".join(
+        {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*"}.get(part)
+        or (part if part[:1] == "[" else re.escape(part))
+        for part in re.findall(r"\*\*/|\*\*|\*|\[[^\]]*\]|[^*\[]+|\[", pattern)
+    )
+    return re.compile(said).fullmatch
+
+
+def _sorted(files: Iterable[FileSeen]) -> list[FileSeen]:
+    return sorted(files, key=lambda one: one.path)
+
+
+def _is_hive(paths: list[str]) -> bool:
+    return any("=" in part for part in Path(paths[0]).parts[:-1])
