@@ -98,7 +98,10 @@ def taken_from(view: View, source: Frame) -> Frame:
     if view.derived or view.where is not None:
         from flyball.features import expressions
 
-        source = expressions.apply(source.select(*view.needed_columns), view.derived, view.where)
+        lazy = expressions.apply(
+            source.lazy().select(*view.needed_columns), view.derived, view.where, view.types
+        )
+        source = lazy if isinstance(source, pl.LazyFrame) else lazy.collect()
     if isinstance(source, pl.LazyFrame):
         names = (*view.entity, view.happened, view.known, *view.row_id, *view.stored_columns)
         return source.select(*dict.fromkeys(names))
@@ -133,8 +136,11 @@ def times_us(series: pl.Series, where: str) -> Ints:
             f"parse it first: pl.col({series.name!r}).str.to_datetime(time_zone='UTC')",
             column=series.name,
         )
-    times = series.to_numpy().astype("datetime64[us]")  # whatever the zone, Polars gives UTC
-    return np.where(np.isnat(times), 0, times.view(np.int64))
+    if series.dtype == pl.Date or series.dtype.time_unit != "us":  # type: ignore[attr-defined]  # of a Datetime
+        series = series.cast(pl.Datetime("us"))
+    times = series.to_physical()  # whatever the zone, Polars keeps UTC
+    found: Ints = (times.fill_null(0) if times.null_count() else times).to_numpy()
+    return found
 
 
 def floats_of(series: pl.Series, view: View, texts: dict[int, str]) -> Floats:

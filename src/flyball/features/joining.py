@@ -81,7 +81,7 @@ def join(
     _check(view, keys, taken)
     with tempfile.TemporaryDirectory(prefix="flyball-join-", ignore_cleanup_errors=True) as folder:
         parts = _Parts(view, keys, span, Path(folder), memory_bytes)
-        rows = parts.take(taken)
+        rows = parts.take(taken) if (codes >= 0).any() else parts.read([])
         if rows is not None:
             return _answers(view, names, rows, len(keys), codes, times)
         return _by_parts(view, names, parts, codes, times)
@@ -109,29 +109,39 @@ def _by_parts(
 
 
 class Rows(msgspec.Struct, frozen=True):
-    """Rows of a source that can matter, and the codes of their keys."""
+    """Rows of a source that can matter: the codes of their keys, and their clocks."""
 
     frame: pl.DataFrame
     codes: Ints
-    picked: Ints | None = None  # those rows of the frame that count; None for all. ``codes`` are theirs
+    happened: Ints
+    known: Ints | None  # None: it is the same column
+    picked: Ints | None = (
+        None  # those rows of the frame that count; None for all. ``codes`` and clocks are theirs
+    )
+
+    def series(self, name: str, rows: Ints) -> pl.Series:
+        """A column's values at some of the rows that count; of an empty frame null."""
+        at = rows if self.picked is None else self.picked[rows]
+        return self.frame[name].gather(pl.Series(at))
 
 
 def _rows_that_matter(view: View, keys: Keys, span: Span, frame: pl.DataFrame) -> Rows:
     """Rows of known keys with both clocks, within the span."""
     said = said_of(view)
     codes = keys.codes(keys_of(frame, view.entity, said))
+    clocks = [times_us(frame[name], said) for name in dict.fromkeys((view.happened, view.known))]
     count = codes >= 0
-    for name in dict.fromkeys((view.happened, view.known)):
-        times = times_us(frame[name], said)
+    for name, times in zip((view.happened, view.known), clocks, strict=False):
         count &= times <= span.high
-        if name == view.happened and span.low > NEVER:
-            count &= times >= span.low
         if frame[name].null_count():
             count &= frame[name].is_not_null().to_numpy()
+    if span.low > NEVER:
+        count &= clocks[0] >= span.low
     if count.all():
-        return Rows(frame, codes)
+        return Rows(frame, codes, clocks[0], clocks[1] if len(clocks) > 1 else None)
     picked = np.flatnonzero(count)
-    return Rows(frame, codes[picked], picked)
+    happened, *known = (times[picked] for times in clocks)
+    return Rows(frame, codes[picked], happened, known[0] if known else None, picked)
 
 
 def _answers(
@@ -149,11 +159,9 @@ def _answers(
             old = questions.times - index.happened[np.maximum(places, 0)] > view.ttl_s * _SECOND
             places[old] = -1
         source_rows = np.where(places >= 0, index.rows[np.maximum(places, 0)], -1) if len(index) else places
-        if rows.picked is not None and len(index):
-            source_rows = np.where(source_rows >= 0, rows.picked[np.maximum(source_rows, 0)], -1)
         source_rows = questions.in_asked_order(source_rows)
         for column in columns:
-            found[column] = _latest(view, rows.frame[column], source_rows)
+            found[column] = _latest(view, rows, column, source_rows)
     windows = [window for window in view.windows if window.name in names]
     if windows:
         for name, values in _windows(view, index, questions, windows).items():
@@ -166,35 +174,29 @@ def _answers(
 
 
 def _index(view: View, rows: Rows, keys: int, texts: dict[int, str]) -> Index:
-    frame, picked, said = rows.frame, rows.picked, said_of(view)
-
-    def clock(name: str) -> Ints:
-        times = times_us(frame[name], said)
-        return times if picked is None else times[picked]
-
     def take(column: int, at: Ints) -> Floats:
-        series = frame[view.stored_columns[column]]
-        return floats_of(series.gather(pl.Series(at if picked is None else picked[at])), view, texts)
+        return floats_of(rows.series(view.stored_columns[column], at), view, texts)
 
     row_ids = None
     if view.row_id:
-        row_ids = row_ids_of([frame[name] for name in view.row_id], len(frame), said)
-        row_ids = row_ids if picked is None else row_ids[picked]
-    known = None if view.known == view.happened else clock(view.known)
+        row_ids = row_ids_of([rows.frame[name] for name in view.row_id], len(rows.frame), said_of(view))
+        row_ids = row_ids if rows.picked is None else row_ids[rows.picked]
     width = len(view.stored_columns)
-    return index_of(rows.codes, clock(view.happened), known, take, row_ids=row_ids, width=width, keys=keys)
+    return index_of(rows.codes, rows.happened, rows.known, take, row_ids=row_ids, width=width, keys=keys)
 
 
-def _latest(view: View, column: pl.Series, rows: Ints) -> pl.Series:
+def _latest(view: View, rows: Rows, column: str, at: Ints) -> pl.Series:
     """A column's values at some rows, null at -1."""
-    there = rows >= 0
-    places = pl.Series(rows) if there.all() else pl.Series(rows).set(pl.Series(~there), None)
-    if column.name in view.text_columns:
-        return (column.gather(places) if len(column) else pl.Series([None] * len(rows))).cast(pl.String)
-    if len(column) == 0:
-        return pl.Series(column.name, np.full(len(rows), np.nan)).fill_nan(None)
-    floats = clean(column.gather(places).cast(pl.Float64).to_numpy())
-    return pl.Series(column.name, floats).fill_nan(None)
+    text = column in view.text_columns
+    if len(rows.codes) == 0:
+        return pl.Series(column, [None], dtype=pl.String if text else pl.Float64).new_from_index(0, len(at))
+    there = at >= 0
+    found = rows.series(column, np.maximum(at, 0))
+    if not there.all():
+        found = found.set(pl.Series(~there), None)
+    if text:
+        return found.cast(pl.String)
+    return pl.Series(column, clean(found.cast(pl.Float64).to_numpy())).fill_nan(None)
 
 
 def _decoded(codes: pl.Series, texts: dict[int, str]) -> pl.Series:
@@ -234,7 +236,7 @@ class _Parts:
         if isinstance(source, pl.DataFrame):
             return _rows_that_matter(self.view, self.keys, self.span, source)
         held: list[pl.DataFrame] = []
-        size = 0
+        size = 0.0
         for batch in _batches(source):
             if size > self._memory_bytes:
                 self._spill(batch)
@@ -260,11 +262,11 @@ class _Parts:
         part = self.part_of(rows.codes).astype(np.uint8)
         order = np.argsort(part, kind="stable")
         ends = np.cumsum(np.bincount(part, minlength=_PARTS))
-        at = order if rows.picked is None else rows.picked[order]
+        at = pl.Series(order if rows.picked is None else rows.picked[order])
         view = self.view
         plain = dict.fromkeys((view.happened, view.known, *view.row_id, *view.stored_columns))
         code = pl.Series(_CODE, rows.codes[order])
-        frame = batch.select(plain).select(pl.all().gather(pl.Series(at))).with_columns(code)
+        frame = batch.select(*plain).select(pl.all().gather(at)).with_columns(code)
         for number, (begin, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
             if end > begin:
                 files = self._files[number]
@@ -287,16 +289,19 @@ class _Parts:
 
     def read(self, group: Iterable[int]) -> Rows:
         """The rows of some parts; those of a key are in the order in which they came."""
-        frames = [pl.read_ipc(path, memory_map=False) for number in group for path in self._files[number]]
+        frames = [pl.read_ipc(path) for number in group for path in self._files[number]]
         for number in group:
             for path in self._files[number]:
                 path.unlink()
+        view = self.view
+        names = (view.happened, view.known)
         if not frames:
-            view = self.view
-            names = dict.fromkeys((view.happened, view.known, *view.row_id, *view.stored_columns))
-            return Rows(pl.DataFrame(schema=dict.fromkeys(names, pl.Null)), np.empty(0, dtype=np.int64))
+            empty = np.empty(0, dtype=np.int64)
+            columns = dict.fromkeys((*view.row_id, *view.stored_columns), pl.Null)
+            return Rows(pl.DataFrame(schema=columns), empty, empty, None)
         frame = pl.concat(frames)
-        return Rows(frame.drop(_CODE), frame[_CODE].to_numpy())
+        clocks = [times_us(frame[name], said_of(view)) for name in dict.fromkeys(names)]
+        return Rows(frame, frame[_CODE].to_numpy(), clocks[0], clocks[1] if len(clocks) > 1 else None)
 
 
 def _batches(source: pl.LazyFrame) -> Iterator[pl.DataFrame]:

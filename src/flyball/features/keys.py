@@ -84,17 +84,20 @@ class _Numbers:
             return np.full(len(column), -1, dtype=np.int64)
         if self._table is None:
             numbers = pl.Series(np.arange(len(self)))
-            found = column.replace_strict(self._values, numbers, default=-1, return_dtype=pl.Int64)
-            return found.to_numpy()
+            numbered = column.replace_strict(self._values, numbers, default=-1, return_dtype=pl.Int64)
+            codes: Ints = numbered.to_numpy()
+            return codes
         missing = column.is_null().to_numpy() if column.null_count() else None
         places = (column.fill_null(self._low) if missing is not None else column).to_numpy() - self._low
         inside = (places >= 0) & (places < len(self._table))
-        found = (
-            self._table[places]
-            if inside.all()
-            else np.where(inside, self._table[np.where(inside, places, 0)], -1)
-        )
-        return found if missing is None else np.where(missing, -1, found)
+        if not inside.all():
+            places = np.where(inside, places, 0)
+        found: Ints = self._table[places]
+        if not inside.all():
+            found[~inside] = -1
+        if missing is not None:
+            found[missing] = -1
+        return found
 
 
 def _paired(first: Ints, second: Ints, width: int) -> pl.Series:
