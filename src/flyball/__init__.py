@@ -59,12 +59,28 @@ def __getattr__(name: str) -> Any:
     return getattr(found, attribute) if attribute else found
 
 
+# Where the verbs of a practice live when it has more than one module of them.
+_VERBS = {
+    "features": (
+        "flyball.service.features",
+        "flyball.service.training",
+        "flyball.service.online_features",
+        "flyball.service.filling",
+        "flyball.service.sources",
+        "flyball.service.watching",
+        "flyball.service.verifying",
+        "flyball.compat.feast",
+    )
+}
+
+
 def bound(part: str, name: str) -> Any:
     """A verb of a practice, bound to the current workspace: what ``fb.models.register`` means.
 
     Practices ask here for names they don't have themselves, so that they need not know the service above them.
     """
-    found = None if name.startswith("_") else getattr(import_module(f"flyball.service.{part}"), name, None)
-    if found is None:
-        raise AttributeError(f"flyball.{part} has no {name!r}")
-    return found
+    for module in _VERBS.get(part, (f"flyball.service.{part}",)):
+        found = None if name.startswith("_") else getattr(import_module(module), name, None)
+        if found is not None:
+            return found
+    raise AttributeError(f"flyball.{part} has no {name!r}")

@@ -25,15 +25,19 @@ if TYPE_CHECKING:
         sum,
     )
     from flyball.features.definitions import Entity, OnDemand, RequestField, Service, Source, View, Window
-    from flyball.features.expressions import Expr, col
+    from flyball.features.expressions import Expr, coalesce, col, concat, greatest, least, lit, sql, when
     from flyball.features.filling import materialize, push
     from flyball.features.offline import point_in_time
+    from flyball.features.on_demand import on_demand
     from flyball.features.online import FeatureRow, OnlineReader
+    from flyball.service.online_features import get_online_features, get_online_features_async
+    from flyball.service.training import get_historical_features
 
 __all__ = [
     "Entity",
     "Expr",
     "FeatureRow",
+    "FeatureStore",
     "OnDemand",
     "OnlineReader",
     "RequestField",
@@ -42,44 +46,46 @@ __all__ = [
     "View",
     "Window",
     "approx_distinct",
+    "coalesce",
     "col",
+    "concat",
     "count",
     "distinct",
     "first",
+    "get_historical_features",
+    "get_online_features",
+    "get_online_features_async",
+    "greatest",
     "last",
+    "least",
+    "lit",
     "materialize",
     "max",
     "mean",
     "median",
     "min",
+    "on_demand",
     "percentile",
     "point_in_time",
     "push",
+    "sql",
     "std",
     "sum",
+    "when",
 ]
 
 _PLACES = {
     "aggregates": (
-        "approx_distinct",
-        "count",
-        "distinct",
-        "first",
-        "last",
-        "max",
-        "mean",
-        "median",
-        "min",
-        "percentile",
-        "std",
+        "approx_distinct", "count", "distinct", "first", "last", "max", "mean", "median", "min", "percentile", "std",
         "sum",
     ),
     "definitions": ("Entity", "OnDemand", "RequestField", "Service", "Source", "View", "Window"),
-    "expressions": ("Expr", "col"),
+    "expressions": ("Expr", "coalesce", "col", "concat", "greatest", "least", "lit", "sql", "when"),
     "filling": ("materialize", "push"),
     "offline": ("point_in_time",),
+    "on_demand": ("on_demand",),
     "online": ("FeatureRow", "OnlineReader"),
-}
+}  # fmt: skip
 _WHERE = {name: module for module, names in _PLACES.items() for name in names}
 
 

@@ -253,7 +253,7 @@ class View(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, eq=False)
     @cached_property
     def digest(self) -> str:
         """The version of the definition; what it says about itself to people is not part of it."""
-        bare = {
+        bare: dict[str, Any] = {
             "name": self.base_name,
             "description": "",
             "owner": "",
