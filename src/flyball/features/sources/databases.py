@@ -27,6 +27,7 @@ _OF_POSTGRES: dict[int, Any] = {
     1114: pl.Datetime("us"), 1184: pl.Datetime("us", "UTC"), 2950: pl.String, 1083: pl.Time, 17: pl.Binary,
 }  # fmt: skip
 _NUMERIC = 1700
+_PLAIN = {"no_parameters": True}  # a % in a query is a %
 
 
 class Wanted:
@@ -198,7 +199,9 @@ class _Other:
         with self.engine.connect() as connection:
             if connection.dialect.name == "sqlite":
                 return _sqlite_schema(connection, wanted.inner, self.place)
-            result = connection.exec_driver_sql(f"SELECT * FROM {wanted.inner} AS source_rows LIMIT 0")
+            result = connection.exec_driver_sql(
+                f"SELECT * FROM {wanted.inner} AS source_rows LIMIT 0", execution_options=_PLAIN
+            )
             cursor: Any = result.cursor
             described = list(cursor.description)
             if connection.dialect.name == "postgresql":
@@ -210,10 +213,11 @@ class _Other:
 
     def batches(self, sql: str, kinds: dict[str, Any]) -> Iterator[pl.DataFrame]:
         convert = _converters(kinds, self.engine.dialect.name)
-        with self.engine.connect().execution_options(stream_results=True, max_row_buffer=_ROWS) as connection:
+        with self.engine.connect() as connection:
             if connection.dialect.name == "postgresql":
                 connection.exec_driver_sql("SET TIME ZONE 'UTC'")
-            result = connection.exec_driver_sql(sql)
+            streamed = {**_PLAIN, "stream_results": True, "max_row_buffer": _ROWS}
+            result = connection.exec_driver_sql(sql, execution_options=streamed)
             for part in result.partitions(_ROWS):
                 if kinds:
                     yield _frame(part, kinds, convert, self.place)
@@ -222,7 +226,7 @@ class _Other:
 
     def one(self, sql: str) -> int:
         with self.engine.connect() as connection:
-            return int(connection.exec_driver_sql(sql).scalar_one())
+            return int(connection.exec_driver_sql(sql, execution_options=_PLAIN).scalar_one())
 
 
 def _frame(
