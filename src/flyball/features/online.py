@@ -43,7 +43,8 @@ class OnlineReader:
         places = Places(vector)
         views = [ViewReader(view, places.slots) for view in vector.views]
         self._views = [(view, view.entity[0] if len(view.entity) == 1 else None) for view in views]
-        self._alone = self._views[0] if len(views) == 1 and self._views[0][1] else None
+        alone = len(views) == 1 and len(views[0].entity) == 1
+        self._alone = (views[0], views[0].entity[0]) if alone else None
         self._request = [
             (places.slots[field.name], field, CHECKS[field.datatype]) for field in service.request
         ]

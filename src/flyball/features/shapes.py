@@ -14,9 +14,7 @@ from flyball.features.reading import STATUS_NAMES
 from flyball.stores.online_chunks import NEVER, Floats, Ints
 
 if TYPE_CHECKING:
-    import pandas as pd
     import polars as pl
-    import pyarrow as pa
 
 _POLARS = {"INT64": "Int64", "INT32": "Int32", "BOOL": "Boolean", "BYTES": "String", "FP32": "Float32"}
 _NUMBERS = ("FP64", "FP32")
@@ -89,15 +87,14 @@ class Shaped:
                 columns.append(pl.Series(name, self.column(name), dtype=dtype))
         return pl.DataFrame(columns)
 
-    def to_arrow(self) -> pa.Table:
+    def to_arrow(self) -> Any:
         """An Arrow table."""
         _needed("pyarrow")
         return self.to_polars().to_arrow()
 
-    def to_df(self) -> pd.DataFrame:
-        """A pandas frame; null is NaN among numbers and None among texts."""
-        pandas = _needed("pandas")
-        return pandas.DataFrame(self.to_dict())
+    def to_df(self) -> Any:
+        """A pandas frame; null is what pandas calls missing."""
+        return _needed("pandas").DataFrame(self.to_dict())
 
 
 def _needed(library: str) -> Any:

@@ -269,7 +269,7 @@ def _read_latest(view: ViewReader, tails: Sequence[Any], rows: Ints, at_us: int,
         if outside.any():
             values[outside], statuses[outside], times[outside] = np.nan, OUTSIDE_TTL, NEVER
     whole = view.latest_slice is not None and len(rows) == len(made)
-    where: Any = (slice(None), view.latest_slice) if whole else np.ix_(rows, view.latest_slots)
+    where: Any = (slice(None), view.latest_slice) if whole else np.ix_(rows, np.array(view.latest_slots))
     made.values[where], made.statuses[where], made.times[where] = values, statuses, times
     return waiting
 

@@ -30,6 +30,7 @@ MODULES = (
     "model_files",
     "checks",
     "features",
+    "online_features",
     "sources",
     "filling",
     "feast",
