@@ -18,22 +18,23 @@ Profile = Annotated[str | None, typer.Option("--profile", help="local, prod, …
 
 def up(
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="serve, console or govern; repeated.")
+        list[str] | None, typer.Option("--only", help="serve, console, govern or streams; repeated.")
     ] = None,
     project: Project = None,
     profile: Profile = None,
 ) -> None:
     """Run console, endpoints and the governor on this machine, until Ctrl-C or `flyball down`."""
-    from flyball.service.supervise import PARTS
+    from flyball.service.supervise import PARTS, STREAMS
     from flyball.service.supervise import up as run_up
 
     ws = _workspace(project, profile)
     _loopback("serve", ws.config.serve.host)
     _loopback("console", ws.config.console.host)
-    parts = tuple(only or PARTS)
+    own = (*PARTS, STREAMS) if ws.config.features.streams else PARTS
+    parts = tuple(only or own)
     for part in parts:
-        if part not in PARTS:
-            raise Invalid(f"--only {part}: there is no such part", f"known: {', '.join(PARTS)}")
+        if part not in (*PARTS, STREAMS):
+            raise Invalid(f"--only {part}: there is no such part", f"known: {', '.join((*PARTS, STREAMS))}")
     _log()
     serve, console = ws.config.serve, ws.config.console
     if sys.stderr.isatty():
@@ -107,6 +108,26 @@ def govern(
         held.release()
 
 
+def stream(
+    source: Annotated[
+        str, typer.Argument(help="A source whose url is a stream; all of them by default.")
+    ] = "",
+    idle: Annotated[
+        float | None, typer.Option("--until-idle", help="Stop when nothing came for so many seconds.")
+    ] = None,
+    project: Project = None,
+    profile: Profile = None,
+) -> int:
+    """Take the rows of streams as they arrive, offline and online, until Ctrl-C; killed at any time, it goes on there."""
+    from flyball.cli.show import show
+    from flyball.service.streaming import run
+
+    _log()
+    return show(
+        "features stream", run(_workspace(project, profile), source, idle_s=idle), as_json=False, quiet=False
+    )
+
+
 def demo(
     folder: Annotated[Path, typer.Option("--into", help="Where the demo's project is made.")] = Path(
         "flyball-demo"
@@ -147,4 +168,5 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "console": console,
     "govern": govern,
     "demo": demo,
+    "features stream": stream,
 }

@@ -70,6 +70,12 @@ class Govern(msgspec.Struct, frozen=True):
     policy: str = "policy.toml"
 
 
+class Features(msgspec.Struct, frozen=True):
+    """Whether ``flyball up`` reads the project's streams (Kafka, NATS, RabbitMQ, Redis) too."""
+
+    streams: bool = False
+
+
 class Models(msgspec.Struct, frozen=True):
     """Whose Ed25519 signatures count (public keys, base64; none named: those of the ledger), and whether one is needed."""
 
@@ -86,6 +92,7 @@ class Config(msgspec.Struct, frozen=True):
     console: Console = Console()
     govern: Govern = Govern()
     models: Models = Models()
+    features: Features = Features()
 
 
 class Setting(msgspec.Struct, frozen=True):

@@ -46,6 +46,7 @@ class Schema:
         self._stamped = {
             view.known for view in views
         } - happened  # the time of arrival where the sender says none
+        self._known = {view.known for view in views}
         self._keys = {name for view in views for name in view.entity}
         self._kinds: dict[str, Any] = {}
         for view in views:
@@ -61,9 +62,17 @@ class Schema:
         self._type = self._struct()
 
     def frame(
-        self, messages: Sequence[Mapping[str, Any]], stamps_us: Sequence[int | None] | None = None
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        stamps_us: Sequence[int | None] | None = None,
+        *,
+        texts: bool = False,
+        latest_us: int | None = None,
     ) -> tuple[pl.DataFrame, list[Bad]]:
-        """Rows of the good messages, in order, and the bad ones. ``stamps_us`` say when each arrived."""
+        """Rows of the good messages, in order, and the bad ones. ``stamps_us`` say when each arrived.
+
+        With ``texts`` numbers may be written as texts. What is known after ``latest_us`` is bad: that clock is ahead.
+        """
         if not self._decided and messages:
             self._decide(messages)
         good, kept, stamps = [], [], []
@@ -71,8 +80,8 @@ class Schema:
         for place, message in enumerate(messages):
             stamp = stamps_us[place] if stamps_us is not None else None
             try:
-                row = msgspec.convert(message, self._type)
-                reason = self._lacks(row, stamp)
+                row = msgspec.convert(message, self._type, strict=not texts)
+                reason = self._wrong(row, stamp, latest_us)
             except msgspec.ValidationError as error:
                 reason = str(error).replace("Object missing required field", "it lacks")
             if reason:
@@ -120,10 +129,14 @@ class Schema:
         self._fields = {field.encode_name: field.name for field in msgspec.structs.fields(found)}
         return found
 
-    def _lacks(self, row: msgspec.Struct, stamp: int | None) -> str:
+    def _wrong(self, row: msgspec.Struct, stamp: int | None, latest: int | None) -> str:
         for name in self._stamped if stamp is None else ():
             if getattr(row, self._fields[name]) is None:
                 return f"it lacks `{name}`"
+        for name in self._known if latest is not None else ():
+            value = getattr(row, self._fields[name])
+            if value is not None and _us(value) > latest:  # type: ignore[operator]  # not None here
+                return f"`{name}` is in the future: {value}"
         return ""
 
     def _series(self, name: str, rows: Sequence[msgspec.Struct], stamps: Sequence[int | None]) -> pl.Series:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _MERGED = ".all.parquet"
 _KEY = "flyball"
 _WAIT_S = 30.0
+_MANY = 256
+_SMALL_BYTES = 4 << 20
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -61,10 +63,15 @@ class FeedFiles:
             yield
 
     def files(self) -> list[Path]:
-        """The files that count: those after the newest merged one, and that one (``….all.parquet``)."""
-        files = sorted(self.folder.glob("[0-9]*.parquet"))
-        merged = [place for place, file in enumerate(files) if file.name.endswith(_MERGED)]
-        return files[merged[-1] :] if merged else files
+        """The files that count, in order: one that holds the rows of others stands in their place."""
+        spans = [(*span_of(file), file) for file in self.folder.glob("[0-9]*.parquet")]
+        kept: list[Path] = []
+        lowest = None
+        for last, first, file in sorted(spans, key=lambda one: (-one[0], one[1])):
+            if lowest is None or last < lowest:
+                kept.append(file)
+                lowest = first
+        return kept[::-1]
 
     def newest(self) -> tuple[int, Head]:
         """The number of the newest file and its head; 0 before the first."""
@@ -95,13 +102,31 @@ class FeedFiles:
 
     def merge(self, rows: pl.DataFrame) -> None:
         """One file in place of all, holding the same rows."""
-        files = self.files()
+        self._replace(self.files(), rows)
+
+    def compact(self) -> None:
+        """Make one of the newest small files when there are many of them, as a stream of little batches leaves."""
+        if self.newest()[0] % _MANY:
+            return
+        small: list[Path] = []
+        for file in reversed(self.files()):
+            if file.stat().st_size > _SMALL_BYTES or not head_of(file).online:
+                break
+            small.append(file)
+        if len(small) >= _MANY:
+            small.reverse()
+            self._replace(small, read(small))
+
+    def _replace(self, files: Sequence[Path], rows: pl.DataFrame) -> None:
+        """A kill on the way leaves files that no longer count."""
         if len(files) > 1:
-            number, head = self.newest()
-            self._write(
-                rows, f"{number:08d}{_MERGED}", msgspec.structs.replace(head, online=True), durable=True
+            last, first = span_of(files[-1])[0], span_of(files[0])[1]
+            head = msgspec.structs.replace(head_of(files[-1]), online=True, batch="")
+            name = (
+                f"{last:08d}{_MERGED}" if files[0] == self.files()[0] else f"{last:08d}.{first:08d}.parquet"
             )
-            for file in files:  # a kill here leaves files that no longer count
+            self._write(rows, name, head, durable=True)
+            for file in files:
                 file.unlink()
 
     def has(self, batch: str) -> bool:
@@ -131,8 +156,14 @@ class FeedFiles:
 
 
 def number_of(path: Path) -> int:
-    """A file's number."""
+    """A file's number: of one that holds the rows of several, the last of theirs."""
     return int(path.name.partition(".")[0])
+
+
+def span_of(path: Path) -> tuple[int, int]:
+    """The last and the first of the numbers whose rows a file holds: ``8.parquet``, ``8.all.parquet``, ``8.5.parquet``."""
+    last, first, *_ = path.name.split(".")
+    return int(last), 0 if first == "all" else int(first) if first.isdecimal() else int(last)
 
 
 def head_of(path: Path) -> Head:

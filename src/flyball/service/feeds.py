@@ -103,11 +103,13 @@ class Feed:
         positions: Mapping[str, str] | None = None,
         batch: str = "",
         durable: bool = False,
+        bad: bytes = b"",
     ) -> Ingested:
         """Take a batch: accepted whole, or set aside whole with an incident.
 
         ``positions`` say how far a stream was read with it, and are kept with the rows, or in place of rows set aside.
-        A ``batch`` that came before (since the last merge) is not taken twice. ``durable`` waits for the disk.
+        A ``batch`` that came before (since the last merge) is not taken twice. ``durable`` waits for the disk. ``bad``
+        are messages that are no rows: kept under ``dead/`` by the number of the file that they would have been in.
         """
         if rows.height == 0 and not positions:
             return Ingested(self.source, 0, True, "nothing in it")
@@ -115,6 +117,8 @@ class Feed:
             if batch and self.files.has(batch):
                 self.catch_up()
                 return Ingested(self.source, rows.height, True, f"batch {batch!r} came before")
+            if bad:
+                self._bury(bad)
             result = self._check(rows, now) if rows.height else None
             if result is not None and not result.passed:
                 because, report = quarantine.set_aside(self.ws, self.source, result, now, rows=rows)
@@ -122,6 +126,9 @@ class Feed:
                     self.files.write(rows.select(), Head(dict(positions)), durable=durable)
                 return Ingested(self.source, rows.height, False, because, report)
             head = Head(dict(positions or {}), to != "offline", batch)
+            if rows.height == 0:
+                self.files.write(rows.select(), head, durable=durable)
+                return Ingested(self.source, 0, True, "nothing in it")
             landed = self._keep(rows, head, offline=to != "online", durable=durable)
             self._previous = rows
         return Ingested(self.source, rows.height, True, views=tuple(landed))
@@ -221,6 +228,16 @@ class Feed:
         )
         new = put(view, rows, self.ws.online, marks={_mark(view): msgspec.msgpack.encode(mark)})
         return mark, Landed(view.name, new, len(rows.codes) - new, late)
+
+    def _bury(self, bad: bytes) -> None:
+        folder = self.ws.tables_dir / "dead" / self.source
+        folder.mkdir(parents=True, exist_ok=True)
+        path = (
+            folder / f"{self.files.newest()[0] + 1:08d}.ndjson"
+        )  # the same again when the batch comes again
+        staged = path.with_suffix(".part")
+        staged.write_bytes(bad)
+        staged.replace(path)
 
     def _check(self, rows: pl.DataFrame, now: datetime) -> ContractResult | None:
         """The first contract that a batch breaks: the source's, or that of a view of it."""

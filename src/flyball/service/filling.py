@@ -76,7 +76,7 @@ def materialize(
 @verb("features push", local=("file",))
 def push(
     name: str,
-    rows: list[dict[str, Any]] | None = None,
+    rows: list[dict[str, Any]] | dict[str, Any] | None = None,
     file: str = "",
     to: str = "online_and_offline",
     batch: str = "",
@@ -92,7 +92,7 @@ def push(
     if to not in get_args(To):
         raise Invalid(f"--to {to}: there is no such side", f"one of {', '.join(get_args(To))}")
     feed = Feed(ws, _source_of(ws, name))
-    frame = _frame(feed, _given(rows, file))
+    frame = _frame(feed, _given(rows, file), texts=isinstance(rows, dict))
     now = ws.clock.now()
     _refuse_future(feed, frame, now + _duration(tolerance))
     taken = feed.ingest(frame, now=now, to=to, batch=batch, durable=True)  # type: ignore[arg-type]  # checked above
@@ -299,6 +299,7 @@ def _table(ws: Workspace, view: View, data: str) -> pl.LazyFrame:
     except ImportError:  # TEMPORARY
         import polars as pl
         from flyball.service.features import sources
+
         u = sources(ws)[view.source].url if view.source in sources(ws) else ""
         if u.startswith("parquet:"):
             return pl.scan_parquet(u[8:])
@@ -307,7 +308,7 @@ def _table(ws: Workspace, view: View, data: str) -> pl.LazyFrame:
 
 
 def _given(rows: list[dict[str, Any]] | dict[str, Any] | None, file: str) -> Any:
-    if (rows is None) == (not file):
+    if (not rows and not isinstance(rows, list)) == (not file):
         raise Invalid("push takes rows or a file", "--file rows.parquet, or rows as a list of objects")
     if not file:
         return [rows] if isinstance(rows, Mapping) else rows
@@ -325,8 +326,10 @@ def _given(rows: list[dict[str, Any]] | dict[str, Any] | None, file: str) -> Any
         raise Invalid(f"{file} can't be read: {error}", "name a file of rows") from error
 
 
-def _frame(feed: Feed, rows: Any) -> pl.DataFrame:
-    """Rows as a frame: JSON by the schema of the source's views; a frame as it is, texts that should be times read."""
+def _frame(feed: Feed, rows: Any, *, texts: bool) -> pl.DataFrame:
+    """Rows as a frame: JSON by the schema of the source's views, which a command line's ``texts`` only spell; a frame as
+    it is, texts that should be times read.
+    """
     import polars as pl
 
     from flyball.features.messages import Schema
@@ -340,7 +343,7 @@ def _frame(feed: Feed, rows: Any) -> pl.DataFrame:
             else rows
         )
     arrived = to_us_now(feed.ws)
-    frame, bad = Schema(feed.views, feed.schema()).frame(rows, [arrived] * len(rows))
+    frame, bad = Schema(feed.views, feed.schema()).frame(rows, [arrived] * len(rows), texts=texts)
     if bad:
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise Invalid(

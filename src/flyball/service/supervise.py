@@ -23,6 +23,8 @@ from flyball.errors import Conflict, NotFound, Unavailable
 log = logging.getLogger(__name__)
 
 PARTS = ("serve", "console", "govern")
+STREAMS = "streams"  # with [features] streams = true
+_WORDS = {STREAMS: ("features", "stream")}  # parts whose command has another name
 _BACKOFF_S = (0.1, 0.5, 2.0, 5.0)  # a part that keeps dying is tried less and less often
 _WELL_AFTER_S = 30.0
 _PR_SET_PDEATHSIG = 1
@@ -120,7 +122,10 @@ def up(root: Path, state: Path, parts: Sequence[str] = PARTS, extra: Sequence[st
     logs = state / "run"
     python = [sys.executable, "-m", "flyball"]
     supervised = [
-        Part(name, [*python, name, "--project", str(root), *extra], logs / f"{name}.log") for name in parts
+        Part(
+            name, [*python, *_WORDS.get(name, (name,)), "--project", str(root), *extra], logs / f"{name}.log"
+        )
+        for name in parts
     ]
     ending = False
 
