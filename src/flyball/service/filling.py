@@ -308,7 +308,8 @@ def _table(ws: Workspace, view: View, data: str) -> pl.LazyFrame:
 
 
 def _given(rows: list[dict[str, Any]] | dict[str, Any] | None, file: str) -> Any:
-    if (not rows and not isinstance(rows, list)) == (not file):
+    nothing = rows is None or (isinstance(rows, Mapping) and not rows)  # a frame has no truth of its own
+    if nothing == (not file):
         raise Invalid("push takes rows or a file", "--file rows.parquet, or rows as a list of objects")
     if not file:
         return [rows] if isinstance(rows, Mapping) else rows
