@@ -16,11 +16,11 @@ import numpy as np
 import polars as pl
 
 from flyball.errors import Invalid, nearest
-from flyball.features.cover import Axis, cover_count, cover_max, cover_sum
-from flyball.features.definitions import View, Window
+from flyball.features.definitions import View
 from flyball.features.events import Frame, floats_of, keys_of, row_ids_of, said_of, taken_from, times_us
 from flyball.features.index import Index, Questions, index_of, newest
 from flyball.features.keys import Keys
+from flyball.features.windows import answers
 from flyball.stores.online_chunks import NEVER, Floats, Ints, clean
 
 MEMORY_BYTES = 2 << 30  # of a source's rows, before they are spilled
@@ -164,7 +164,8 @@ def _answers(
             found[column] = _latest(view, rows, column, source_rows)
     windows = [window for window in view.windows if window.name in names]
     if windows:
-        for name, values in _windows(view, index, questions, windows).items():
+        column_of = {column: place for place, column in enumerate(view.stored_columns)}
+        for name, values in answers(index, questions, windows, column_of).items():
             answer = pl.Series(name, questions.in_asked_order(values)).fill_nan(None)
             window = next(one for one in windows if one.name == name)
             if view.output_types[name] == "BYTES" and window.column in view.text_columns:
@@ -309,73 +310,3 @@ def _batches(source: pl.LazyFrame) -> Iterator[pl.DataFrame]:
     width = 8 * len(source.collect_schema())
     rows = max(_BATCH_BYTES // max(width, 1), 1)
     return iter(source.collect_batches(chunk_size=rows, maintain_order=True, engine="streaming"))
-
-
-def _windows(view: View, index: Index, questions: Questions, windows: Sequence[Window]) -> dict[str, Floats]:
-    """Windows for the sorted questions."""
-    axis = Axis(questions.codes, questions.times)
-    codes, happened = index.codes, index.happened
-    left = axis.place(codes, index.ready)
-    rights: dict[int, Ints] = {}
-    found = {}
-    for window in windows:
-        if window.window_s not in rights:
-            rights[window.window_s] = np.maximum(
-                axis.place(codes, happened + window.window_s * _SECOND), left
-            )
-        values = (
-            np.zeros(len(index))
-            if window.column is None
-            else index.columns[view.stored_columns.index(window.column)]
-        )
-        found[window.name] = _aggregate(
-            window, len(axis), values, codes=codes, left=left, right=rights[window.window_s]
-        )
-    return found
-
-
-def _aggregate(window: Window, size: int, values: Floats, *, codes: Ints, left: Ints, right: Ints) -> Floats:
-    """One window for all sorted questions; the same formulas as online, on sums that are exact for whole numbers."""
-    some = ~np.isnan(values)
-    if not some.all():
-        codes, left, right, values = codes[some], left[some], right[some], values[some]
-    match window.function:
-        case "count":
-            return cover_count(size, left, right).astype(np.float64)
-        case "min":
-            return -cover_max(size, left, right, -values, nothing=np.nan)
-        case "max":
-            return cover_max(size, left, right, values, nothing=np.nan)
-        case "last":
-            best = cover_max(size, left, right, np.arange(len(values), dtype=np.int64), nothing=-1)
-            return _pick(values, best)
-    count = cover_count(size, left, right).astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if window.function == "std":
-            shifted = values - _centres(codes, values)
-            total = cover_sum(size, left, right, shifted)
-            squares = cover_sum(size, left, right, shifted * shifted)
-            spread = np.maximum(count * squares - total * total, 0.0)
-            return np.where(count > 1, np.sqrt(spread / (count * (count - 1.0))), np.nan)
-        total = np.where(count > 0, cover_sum(size, left, right, values), np.nan)
-        return total / count if window.function == "mean" else total
-
-
-def _centres(codes: Ints, values: Floats) -> Floats:
-    """A whole number near the median of each row's key: squares of what is left stay small, whole numbers stay whole.
-
-    The median and not the mean, which one outlier would move away from all other values.
-    """
-    if len(values) == 0:
-        return values
-    order = np.lexsort((values, codes))
-    ends = np.cumsum(np.bincount(codes))
-    begins = np.concatenate(([0], ends[:-1]))
-    middles = np.rint(values[order][np.minimum((begins + ends) // 2, len(values) - 1)])
-    return np.where(np.abs(middles) < 2**40, middles, 0.0)[codes] + 0.0
-
-
-def _pick(values: Floats, best: Ints) -> Floats:
-    if len(values) == 0:
-        return np.full(len(best), np.nan)
-    return np.where(best >= 0, values[best], np.nan)

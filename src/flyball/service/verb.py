@@ -33,6 +33,7 @@ MODULES = (
     "online_features",
     "sources",
     "filling",
+    "training",
     "feast",
     "pipelines",
     "serving",

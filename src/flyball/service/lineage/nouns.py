@@ -194,6 +194,8 @@ def _snapshot(record: dict[str, Any]) -> Iterator[Ref]:
             record, "name"
         )  # the version before it: no source of this one
         yield Ref(_named("snapshot", parent), "parent", same)
+    for key in _text(_table(record, "source"), "made_from").split():  # a training set: its views and sources
+        yield Ref(key, key.partition(":")[0].replace("_", " "))
     yield Ref(_id(record.get("made_by")), "made by")
 
 

@@ -1,0 +1,283 @@
+"""Training data: ``fb.features.get_historical_features`` and ``flyball features join``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flyball.errors import Invalid, Unavailable
+from flyball.service.verb import CURRENT, verb
+from flyball.service.workspace import Workspace
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from flyball.core.records import Snapshot
+    from flyball.features.definitions import Service, Vector, View
+    from flyball.features.events import Frame
+    from flyball.features.historical import TrainingSet
+
+    Wanted = str | Sequence[str] | Service
+
+_AT = "at"
+
+
+def get_historical_features(
+    entities: Any = None,
+    features: Wanted = (),
+    *,
+    at: str | datetime | None = None,
+    start: datetime | str | None = None,
+    end: datetime | str | None = None,
+    every: timedelta | str | None = None,
+    sources: Mapping[str, Any] | None = None,
+    full_feature_names: bool | None = None,
+    memory_bytes: int | None = None,
+    ws: Workspace | None = None,
+) -> TrainingSet:
+    """Entity rows with every feature as it was known at the row's time: each row once, in order, with all its columns.
+
+    ``entities`` are a Polars, pandas or Arrow frame, a DuckDB relation, rows as dicts, the path of a Parquet, CSV or
+    JSON file, or an SQL query over the project's sources and snapshots (through DuckDB). Their time is column ``at`` (or
+    ``event_timestamp``, or the only one of that type), or ``at`` is one moment for all. Times without a zone are read as
+    UTC, with a warning (:class:`~flyball.features.entity_rows.NaiveTimes`).
+
+    Without ``entities``, the rows come from the time ``start`` to ``end`` (now): one for each event that changed a
+    key's features, or with ``every`` (``"1d"``) all keys seen so far at each step.
+
+    ``features`` are a service or its name, or names: ``view:feature``, ``view@2:feature``, ``on_demand:feature``; what
+    the request brings are columns of the entity rows. In the answer they are called just so, or with
+    ``full_feature_names`` as Feast calls them: ``view__feature`` (True), ``feature`` (False). ``sources`` gives rows in
+    place of the project's own, by source. As of t only rows with ``happened <= t`` and ``known <= t`` exist; a latest
+    value is null when ``t - happened`` exceeds the view's ttl.
+
+    Nothing is read before ``.to_df()`` (pandas), ``.to_polars()``, ``.to_arrow()``, ``.to_parquet(path)`` or
+    ``.save(name)``, which keeps it as a snapshot with its lineage.
+
+    >>> asked = pl.DataFrame({"carrier": ["UA"], "at": [datetime(2013, 4, 1, tzinfo=UTC)]})    # doctest: +SKIP
+    >>> get_historical_features(asked, ["carrier:late_3h"]).to_polars()                        # doctest: +SKIP
+    """
+    from flyball.features.historical import TrainingSet, names_for
+    from flyball.features.joining import MEMORY_BYTES
+    from flyball.service.features import resolved, service_of
+
+    ws = ws or Workspace.current()
+    if not isinstance(features, str) and not hasattr(features, "request") and not tuple(features):
+        raise Invalid("no feature is asked for", "flyball features ls shows what there is")
+    vector = resolved(ws, service_of(ws, features))
+    source_for = _sources(ws, sources)
+    if entities is None:
+        given = _range(ws, vector, source_for, at, start, end, every)
+    elif start is not None or end is not None or every is not None:
+        raise Invalid("entity rows and a range of time are both given", "leave one of them out")
+    else:
+        given = _given(ws, entities, sources)
+    return TrainingSet(
+        vector,
+        names_for(vector, full_feature_names),
+        given,
+        lambda rows: _timed(rows, at if entities is not None else at or _AT),
+        source_for,
+        memory_bytes=MEMORY_BYTES if memory_bytes is None else memory_bytes,
+        keep=lambda name, path, made: _keep(ws, name, path, made, sources),
+    )
+
+
+@verb("features join", local=("out",))
+def join(
+    entities: str = "",
+    *,
+    features: list[str],
+    at: str = "",
+    start: str = "",
+    end: str = "",
+    every: str = "",
+    out: str = "",
+    save: str = "",
+    rows: int = 20,
+    ws: Workspace = CURRENT,
+) -> Any:
+    """Join features to entity rows as they were known at each row's time: training data.
+
+    ENTITIES is a Parquet, CSV or JSON file or an SQL query; without it, --start, --end and --every say when. --features
+    names a service, or features (again for each). --out FILE.parquet writes the set, --save NAME keeps it as a
+    snapshot; without either, its first --rows are shown.
+    """
+    names = [name.strip() for text in features for name in text.split(",") if name.strip()]
+    wanted: Wanted = names[0] if len(names) == 1 and ":" not in names[0] else names
+    made = get_historical_features(
+        entities or None,
+        wanted,
+        at=at or None,
+        start=start or None,
+        end=end or None,
+        every=every or None,
+        ws=ws,
+    )
+    if out:
+        path = made.to_parquet(out)
+        if not save:
+            import polars as pl
+
+            count = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
+            return {"path": str(path), "rows": count, "features": len(made.features)}
+    return made.save(save) if save else made.to_polars().head(rows).to_dicts()
+
+
+def _given(ws: Workspace, entities: Any, sources: Mapping[str, Any] | None) -> Callable[[], Frame]:
+    from flyball.features.entity_rows import is_query, table_of
+
+    if is_query(entities):
+        return lambda: _query(ws, entities, sources)
+    if isinstance(entities, str | Path) and not Path(entities).exists() and (ws.root / entities).exists():
+        entities = ws.root / entities
+    return lambda: table_of(entities)
+
+
+def _timed(rows: Frame, at: str | datetime | None) -> tuple[pl.LazyFrame, str]:
+    """Entity rows with a column of times, and its name."""
+    import polars as pl
+
+    from flyball.features.entity_rows import TIME, as_moment, time_column
+
+    lazy = rows.lazy()
+    schema = lazy.collect_schema()
+    if isinstance(at, str) and at not in schema:
+        at = _moment(at) or at
+    if isinstance(at, datetime):
+        if _AT in schema:
+            raise Invalid(
+                "the entity rows have a column 'at', and at= is a moment for all of them", "drop one"
+            )
+        return lazy.with_columns(pl.lit(as_moment(at)).cast(TIME).alias(_AT)), _AT
+    return lazy, time_column(schema, at)
+
+
+def _range(
+    ws: Workspace,
+    vector: Vector,
+    source_for: Callable[[View], Frame],
+    at: str | datetime | None,
+    start: datetime | str | None,
+    end: datetime | str | None,
+    every: timedelta | str | None,
+) -> Callable[[], Frame]:
+    from flyball.features.definitions import seconds
+    from flyball.features.entity_rows import as_moment
+    from flyball.features.timeline import rows_between
+
+    if start is None:
+        raise Invalid(
+            "neither entity rows nor start= is given",
+            "which entities, and when? give a frame, or a range of time",
+        )
+    if isinstance(at, datetime):
+        raise Invalid("at= is a moment, and start= a range", "leave one of them out")
+    if vector.service.request:
+        names = ", ".join(field.name for field in vector.service.request)
+        raise Invalid(f"a range of time brings no request fields: {names}", "give entity rows that have them")
+    begin = as_moment(_parsed(start), "start")
+    until = as_moment(_parsed(end), "end") if end is not None else ws.clock.now()
+    step = timedelta(seconds=seconds(every)) if isinstance(every, str | int) else every
+    return lambda: rows_between(vector.views, source_for, start=begin, end=until, every=step, at=at or _AT)
+
+
+def _parsed(text: datetime | str) -> datetime:
+    if isinstance(text, datetime):
+        return text
+    found = _moment(text)
+    if found is None:
+        raise Invalid(f"{text!r} is not a time", "like 2013-04-01T09:00:00Z")
+    return found
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def _sources(ws: Workspace, given: Mapping[str, Any] | None) -> Callable[[View], Frame]:
+    """The rows of a view: those given for its source, else the project's."""
+
+    def rows(view: View) -> Frame:
+        if given is not None and view.source in given:
+            from flyball.features.entity_rows import table_of
+
+            return table_of(given[view.source], f"source {view.source!r}")
+        from flyball.service.sources import offline
+
+        return offline(ws, view)
+
+    return rows
+
+
+def _query(ws: Workspace, query: str, given: Mapping[str, Any] | None) -> pl.DataFrame:
+    """The rows of a query over sources and snapshots: each table it names is one."""
+    try:
+        import duckdb
+    except ImportError as error:
+        raise Unavailable("a query needs DuckDB", "pip install 'flyball[duckdb]'") from error
+    from flyball.features.entity_rows import table_of
+    from flyball.service.sources import offline
+
+    connection = duckdb.connect(config={"TimeZone": "UTC"})
+    try:
+        for name in sorted(connection.get_table_names(query, qualified=True)):
+            plain = name.strip('"')
+            if re.search(r"\.(parquet|csv|json|ndjson)$", plain):
+                continue  # a file that DuckDB reads itself
+            rows = given[plain] if given is not None and plain in given else offline(ws, plain)
+            connection.register(plain, table_of(rows).lazy().collect().to_arrow())
+        found: pl.DataFrame = connection.sql(query).pl()
+    except duckdb.Error as error:
+        raise Invalid(
+            f"the query does not run: {error}", "tables are the project's sources and snapshots"
+        ) from error
+    finally:
+        connection.close()
+    return found
+
+
+def _keep(
+    ws: Workspace, name: str, path: Path, made: TrainingSet, given: Mapping[str, Any] | None
+) -> Snapshot:
+    """A snapshot that names the versions of views and sources it was made from."""
+    from flyball.core.events import Edge
+    from flyball.service.features import apply
+    from flyball.service.sources import used
+    from flyball.versions import data
+
+    versions = {(change.kind, change.name): change.version for change in apply(ws=ws)}
+    made_from = [
+        f"view:{view.name if '@' in view.name else versions.get(('view', view.name), view.name)}"
+        for view in made.vector.views
+    ]
+    made_from += [
+        f"on_demand:{versions.get(('on_demand', one.name), one.name)}" for one in made.vector.computed
+    ]
+    service = versions.get(("service", made.vector.service.name))
+    if service is not None:
+        made_from.append(f"service:{service}")
+    parents = []
+    for view in made.vector.views:
+        if given is not None and view.source in given:
+            continue
+        seen = used(ws, view)
+        if seen.kind in ("push", "snapshot") and "@" in seen.version:
+            parents.append(seen.version)
+        else:
+            made_from.append(f"source:{seen.ref}")
+    origin = {"features": ", ".join(made.features), "made_from": " ".join(dict.fromkeys(made_from))}
+    snapshot = data.add(
+        ws.ledger, ws.blobs, name, path, actor=ws.actor, parents=dict.fromkeys(parents), origin=origin
+    )
+    here = data.lineage_name(snapshot.ref)
+    edges = [Edge(here, key, key.partition(":")[0]) for key in dict.fromkeys(made_from)]
+    with ws.ledger.transaction() as tx:
+        tx.append("data.joined", snapshot.ref, actor=ws.actor, edges=edges)
+    return snapshot
