@@ -11,19 +11,22 @@ from flyball.errors import Invalid, nearest
 from flyball.features.expressions import scalars
 from flyball.features.expressions.kinds import Typed, check, column_kinds
 from flyball.features.expressions.meaning import (
-    EXP_MOST, FIRST_US, LARGEST, LAST_US, NUMBER, SPACES, TIME, WHOLE, Bounds, lowered,
+    EXP_MOST, FINITE, FIRST_US, LARGEST, LAST_US, NUMBER, SPACES, TIME, WHOLE, Bounds, lowered,
 )  # fmt: skip
 from flyball.features.expressions.tree import Expr
 
 F = TypeVar("F", pl.DataFrame, pl.LazyFrame)
 _DTYPES = {"n": pl.Float64(), "b": pl.Boolean(), "s": pl.String(), "t": pl.Datetime("us", "UTC")}
+MOST_DOUBLED = 24  # in one expression; each may double it
 _PARTS = {
     "year": "year", "month": "month", "day": "day", "hour": "hour", "minute": "minute", "second": "second",
     "weekday": "weekday", "day_of_year": "ordinal_day",
 }  # fmt: skip
 
 
-def apply(frame: F, derived: Mapping[str, Expr], where: Expr | None = None, types: Mapping[str, str] = {}) -> F:
+def apply(
+    frame: F, derived: Mapping[str, Expr], where: Expr | None = None, types: Mapping[str, str] = {}
+) -> F:
     """The frame with the derived columns (one of the same name is replaced), and only rows for which ``where`` is true.
 
     Derived columns read the frame's own, ``where`` reads both. A missing column and a wrong type are named.
@@ -34,8 +37,7 @@ def apply(frame: F, derived: Mapping[str, Expr], where: Expr | None = None, type
     for expression in derived.values():
         check_columns(expression, schema, known)
     if derived:
-        kinds = column_kinds(derived.values(), declared)
-        frame = cast("F", frame.with_columns(Polars(kinds).output(one).alias(name) for name, one in derived.items()))
+        frame = with_expressions(frame, derived, declared)
     if where is None:
         return frame
     schema = frame.collect_schema()
@@ -44,12 +46,22 @@ def apply(frame: F, derived: Mapping[str, Expr], where: Expr | None = None, type
     declared = {**types, **{name: kind for name, kind in known.items() if kind}}
     if check(where, declared) != "BOOL":
         raise Invalid(f"where={where!r} is no yes or no", "compare it: col('amount') > 0")
-    return cast("F", frame.filter(Polars(column_kinds([where], declared)).output(where)))
+    staged = Staged(column_kinds([where], declared), schema)
+    kept = staged.output(where)
+    return cast("F", staged.before(frame).filter(kept).drop(staged.temporary))
+
+
+def with_expressions(frame: F, expressions: Mapping[str, Expr], types: Mapping[str, str] = {}) -> F:
+    """The frame with a column per expression, all of which read the frame as it was."""
+    staged = Staged(column_kinds(expressions.values(), types), frame.collect_schema())
+    columns = [staged.output(one).alias(name) for name, one in expressions.items()]
+    return cast("F", staged.before(frame).with_columns(columns).drop(staged.temporary))
 
 
 def to_polars(expression: Expr, types: Mapping[str, str] = {}) -> pl.Expr:
     """The Polars expression. ``types`` (FP64, BOOL, BYTES, TIME) of columns whose use does not tell."""
-    return Polars(column_kinds([expression], types)).output(expression)
+    found = Polars(column_kinds([expression], types))
+    return found.output(expression)
 
 
 def kinds_in(schema: Mapping[str, pl.DataType]) -> dict[str, str]:
@@ -75,25 +87,49 @@ def check_columns(expression: Expr, schema: Mapping[str, pl.DataType], known: Ma
 
     for name in columns_of(expression):
         if name not in schema:
-            raise Invalid(f"{expression!r} reads {name!r}, which is not there", nearest(name, list(schema)), column=name)
+            raise Invalid(
+                f"{expression!r} reads {name!r}, which is not there", nearest(name, list(schema)), column=name
+            )
         if name not in known:
-            raise Invalid(f"{expression!r} reads {name!r}, which is {schema[name]}", "numbers, booleans, texts, times", column=name)
+            raise Invalid(
+                f"{expression!r} reads {name!r}, which is {schema[name]}",
+                "numbers, booleans, texts, times",
+                column=name,
+            )
 
 
 class Polars:
-    """One expression at a time, as Polars'. Times are whole microseconds until they leave."""
+    """One expression at a time, as Polars'. Times are whole microseconds until they leave.
+
+    What is said twice (a divisor is looked at and divided by) doubles the expression with each level; :class:`Staged`
+    gives it a column of its own first.
+    """
 
     def __init__(self, kinds: Mapping[str, str]) -> None:
         self.kinds = kinds
         self.typed, self.bounds = Typed(dict(kinds)), Bounds()
         self.seen: dict[Expr, pl.Expr] = {}
+        self.doubled = 0
+
+    def once(self, expression: pl.Expr) -> pl.Expr:
+        """An expression that will be said more than once."""
+        self.doubled += 1
+        if self.doubled > MOST_DOUBLED:
+            raise Invalid(
+                "too much for one Polars expression", "apply(frame, {name: expression}) computes it in stages"
+            )
+        return expression
+
+    def within(self, number: pl.Expr, largest: float) -> pl.Expr:
+        number = self.once(number)
+        return pl.when(number.abs() <= largest).then(number)  # NaN is above all numbers, in Polars
 
     def output(self, expression: Expr) -> pl.Expr:
         """What leaves: numbers as Float64, times as Datetime in UTC, texts and booleans."""
         node = lowered(expression)
         kind, found = self.typed.of(node), self.value(node)
         if kind == "n" and self.bounds.of(node) > 150.0:
-            found = _within(found, LARGEST)
+            found = self.within(found, LARGEST)
         return found.cast(_DTYPES[kind])
 
     def value(self, node: Any, kind: str = "n") -> pl.Expr:
@@ -101,11 +137,13 @@ class Polars:
         if not isinstance(node, Expr):
             if node is None:
                 return pl.lit(None, dtype=pl.Int64() if kind == "t" else _DTYPES[kind])
-            return pl.lit(node, dtype=_DTYPES["b" if isinstance(node, bool) else "s" if isinstance(node, str) else "n"])
+            return pl.lit(
+                node, dtype=_DTYPES["b" if isinstance(node, bool) else "s" if isinstance(node, str) else "n"]
+            )
         if node not in self.seen:
             found = self.make(node)
             if self.typed.of(node) == "n" and node.op not in ("col", "lit") and self.bounds.needs_check(node):
-                found = pl.when(found.is_finite()).then(found)
+                found = self.within(found, FINITE)
             self.seen[node] = found
         return self.seen[node]
 
@@ -132,7 +170,7 @@ class Polars:
         if kind == "t":
             us = column.dt.epoch("us")
             return pl.when(us.is_between(FIRST_US, LAST_US)).then(us)
-        number = _within(column.cast(pl.Float64), LARGEST)
+        number = self.within(column.cast(pl.Float64), LARGEST)
         return number if kind == "n" else number != 0.0
 
     def _number(self, op: str, node: Expr, args: tuple[Any, ...]) -> pl.Expr | None:
@@ -140,14 +178,31 @@ class Polars:
         if op in two:
             return cast("pl.Expr", getattr(self.as_kind(args[0], "n"), two[op])(self.as_kind(args[1], "n")))
         if op == "div":
-            below = self.as_kind(args[1], "n")
-            return self.as_kind(args[0], "n") / (below if isinstance(args[1], float) and args[1] else _if(below != 0.0, below))
+            above, below = self.as_kind(args[0], "n"), self.as_kind(args[1], "n")
+            return (
+                _divided(above, args[1])
+                if isinstance(args[1], float) and args[1]
+                else above / _not_zero(self.once(below))
+            )
+        if op == "mod":
+            above, below = self.once(self.as_kind(args[0], "n")), self.once(self.as_kind(args[1], "n"))
+            quotient = self.once(
+                _divided(above, args[1])
+                if isinstance(args[1], float) and args[1]
+                else above / _not_zero(below)
+            )
+            return _if(quotient.abs() < WHOLE, above - below * quotient.floor())
         if op == "pow":
-            return self.as_kind(args[0], "n").pow(self.as_kind(args[1], "n"))
-        if op in ("neg", "abs", "floor", "ceil", "round", "sqrt", "exp", "log", "log1p", "sign"):
+            base = self.as_kind(args[0], "n")
+            if args[1] in (2.0, 3.0):
+                base = self.once(base)
+                return base * base if args[1] == 2.0 else base * base * base
+            return base.pow(self.as_kind(args[1], "n"))
+        if op in ("neg", "abs", "floor", "ceil", "truncate", "round", "sqrt", "exp", "log", "log1p", "sign"):
             x = self.as_kind(args[0], "n")
             if op == "round":
                 return x.round(0, mode="half_to_even")
+            x = self.once(x) if op in ("sqrt", "exp", "log", "log1p") else x
             domain = {"sqrt": x >= 0.0, "exp": x <= EXP_MOST, "log": x > 0.0, "log1p": x > -1.0}.get(op)
             x = x if domain is None else _if(domain, x)
             return cast("pl.Expr", getattr(x, op)())
@@ -155,7 +210,7 @@ class Polars:
             x = self.as_kind(args[0], "n")
             for at in (1, 2):
                 if args[at] is not None:
-                    end = self.as_kind(args[at], "n")
+                    x, end = self.once(x), self.once(self.as_kind(args[at], "n"))
                     beyond = x < end if at == 1 else x > end
                     x = pl.when(x.is_null() | end.is_null()).then(None).when(beyond).then(end).otherwise(x)
             return x
@@ -167,7 +222,9 @@ class Polars:
             kind = self.typed.one_kind(node, args) or "n"
             if kind == "b" and op not in ("eq", "ne"):
                 kind = "n"
-            return cast("pl.Expr", getattr(self.as_kind(args[0], kind), compare[op])(self.as_kind(args[1], kind)))
+            return cast(
+                "pl.Expr", getattr(self.as_kind(args[0], kind), compare[op])(self.as_kind(args[1], kind))
+            )
         if op in ("and", "or"):
             one, other = self.value(args[0], "b"), self.value(args[1], "b")
             return one & other if op == "and" else one | other
@@ -197,27 +254,29 @@ class Polars:
             kind = "n" if kind == "b" else kind
             found = self.as_kind(args[0], kind)
             for arg in args[1:]:  # min_horizontal takes no texts
-                other = self.as_kind(arg, kind)
+                found, other = self.once(found), self.once(self.as_kind(arg, kind))
                 better = found <= other if op == "least" else found >= other
                 found = pl.when(other.is_null() | better).then(found).otherwise(other)
             return found
         if op == "map":
-            value, dtype = self.value(args[0]), _DTYPES[kind]
+            value, dtype = self.once(self.value(args[0])), _DTYPES[kind]
             of = _DTYPES[self.typed.of(args[0])]
             known = pl.Series([_as(key, of) for key in args[2::2]], dtype=of)
             become = pl.Series([_as(one, dtype) for one in args[3::2]], dtype=dtype)
-            mapped = value.replace_strict(known, become, default=self.as_kind(args[1], kind), return_dtype=dtype)
+            mapped = value.replace_strict(
+                known, become, default=self.as_kind(args[1], kind), return_dtype=dtype
+            )
             return pl.when(value.is_not_null()).then(mapped)
         return None
 
     def _text(self, op: str, node: Expr, args: tuple[Any, ...]) -> pl.Expr | None:
         if op == "to_number":
-            x = self.value(args[0])
+            x = self.once(self.value(args[0]))
             if self.typed.of(args[0]) != "s":
                 return self.as_kind(args[0], "n")
             return _if(x.str.contains(f"^(?:{NUMBER})\\z"), x).cast(pl.Float64, strict=False)
         if op == "to_text":
-            x, kind = self.value(args[0]), self.typed.of(args[0])
+            x, kind = self.once(self.value(args[0])), self.typed.of(args[0])
             if kind == "s":
                 return x
             if kind == "b":
@@ -226,31 +285,76 @@ class Polars:
         if op not in _TEXTS:
             return None
         values = [self.value(arg, "s") if isinstance(arg, Expr) or arg is None else arg for arg in args]
+        if op in ("lower", "upper"):
+            values[0] = self.once(values[0])
         return cast("pl.Expr", _TEXTS[op](*values))
 
     def _time(self, op: str, node: Expr, args: tuple[Any, ...]) -> pl.Expr | None:
         if op in (*_PARTS, "date"):
-            local = self.value(args[0], "t").cast(pl.Datetime("us", "UTC")).dt.convert_time_zone(cast("str", args[1]))
+            local = (
+                self.value(args[0], "t")
+                .cast(pl.Datetime("us", "UTC"))
+                .dt.convert_time_zone(cast("str", args[1]))
+            )
             if op == "date":
                 return local.dt.date().cast(pl.Int32).cast(pl.Float64)
             return cast("pl.Expr", getattr(local.dt, _PARTS[op])()).cast(pl.Float64)
         if op == "epoch":
-            return self.value(args[0], "t").cast(pl.Float64) / 1e6
+            return self.value(args[0], "t").cast(pl.Float64).pipe(_divided, 1e6)
         if op == "seconds_between":
-            return (self.value(args[0], "t") - self.value(args[1], "t")).cast(pl.Float64) / 1e6
+            return (self.value(args[0], "t") - self.value(args[1], "t")).cast(pl.Float64).pipe(_divided, 1e6)
         if op == "from_epoch":
-            x = self.as_kind(args[0], "n")
+            x = self.once(self.as_kind(args[0], "n"))
             inside = x.is_between(FIRST_US / 1e6, float(LAST_US // 1_000_000))
             return (_if(inside, x) * 1e6).round(0, mode="half_to_even").cast(pl.Int64)
-        return _times_of(self.value(args[0], "s"))
+        us = self.once(_times_of(self.once(self.value(args[0], "s"))))
+        return _if(us.is_between(FIRST_US, LAST_US), us)
+
+
+class Staged(Polars):
+    """Expressions over a frame: what they say twice becomes a column first, dropped at the end."""
+
+    def __init__(self, kinds: Mapping[str, str], schema: Mapping[str, pl.DataType]) -> None:
+        super().__init__(kinds)
+        self.prefix = "__flyball"
+        while any(name.startswith(self.prefix) for name in schema):
+            self.prefix += "_"
+        self.stages: list[list[pl.Expr]] = []
+        self.level: dict[str, int] = {}
+
+    @property
+    def temporary(self) -> list[str]:
+        return list(self.level)
+
+    def before(self, frame: F) -> F:
+        """The frame with the temporary columns."""
+        for stage in self.stages:
+            frame = cast("F", frame.with_columns(stage))
+        return frame
+
+    def once(self, expression: pl.Expr) -> pl.Expr:
+        if expression.meta.is_column() or expression.meta.is_literal():
+            return expression
+        level = max((self.level.get(name, -1) for name in expression.meta.root_names()), default=-1) + 1
+        name = f"{self.prefix}_{len(self.level)}"
+        self.level[name] = level
+        if level == len(self.stages):
+            self.stages.append([])
+        self.stages[level].append(expression.alias(name))
+        return pl.col(name)
 
 
 def _if(condition: pl.Expr, value: pl.Expr) -> pl.Expr:
     return pl.when(condition).then(value)
 
 
-def _within(number: pl.Expr, largest: float) -> pl.Expr:
-    return pl.when(number.abs() <= largest).then(number)  # NaN is above all numbers, in Polars
+def _not_zero(number: pl.Expr) -> pl.Expr:
+    return _if(number != 0.0, number)
+
+
+def _divided(number: pl.Expr, by: float) -> pl.Expr:
+    """Divided by a literal. Polars (2.1) multiplies by 1/literal, which rounds twice; by a column it divides."""
+    return number / pl.when(number.is_not_null()).then(pl.lit(by))
 
 
 def _as(value: Any, dtype: pl.DataType) -> Any:
@@ -263,7 +367,11 @@ def _literal(value: Any) -> Any:
 
 def _turn_case(text: pl.Expr, to: str) -> pl.Expr:
     table = scalars.case_table(to)
-    ascii_letters = {chr(c): chr(c).lower() for c in range(65, 91)} if to == "lower" else {chr(c): chr(c).upper() for c in range(97, 123)}
+    ascii_letters = (
+        {chr(c): chr(c).lower() for c in range(65, 91)}
+        if to == "lower"
+        else {chr(c): chr(c).upper() for c in range(97, 123)}
+    )
     pairs = {**table, **ascii_letters}
     plain = text.str.to_lowercase() if to == "lower" else text.str.to_uppercase()
     return pl.when(text.str.len_bytes() == text.str.len_chars()).then(plain).otherwise(
@@ -274,7 +382,9 @@ def _turn_case(text: pl.Expr, to: str) -> pl.Expr:
 def _buckets(text: pl.Expr, buckets: int) -> pl.Expr:
     def of(series: pl.Series) -> pl.Series:
         known = {one: scalars.bucket(one, buckets) for one in series.unique() if one is not None}
-        return pl.Series(series.name, [None if one is None else known[one] for one in series], dtype=pl.Float64)
+        return pl.Series(
+            series.name, [None if one is None else known[one] for one in series], dtype=pl.Float64
+        )
 
     return text.map_batches(of, return_dtype=pl.Float64, is_elementwise=True)
 
@@ -307,5 +417,4 @@ def _times_of(text: pl.Expr) -> pl.Expr:
     ahead = part(8) * 3600 + part(9) * 60
     signed = pl.when(text.str.extract(TIME, 7) == "-").then(ahead).otherwise(-ahead)
     seconds = part(2) * 3600 + part(3) * 60 + part(4) + signed
-    us = day * 86_400_000_000 + seconds * 1_000_000 + fraction
-    return _if(us.is_between(FIRST_US, LAST_US), us)
+    return day * 86_400_000_000 + seconds * 1_000_000 + fraction

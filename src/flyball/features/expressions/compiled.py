@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 _CODE = {
     **{op: f"(1.0 if {{0}} {sign} {{1}} else 0.0)" for op, sign in
        (("eq", "=="), ("ne", "!="), ("lt", "<"), ("le", "<="), ("gt", ">"), ("ge", ">="))},
-    "not": "(1.0 - {0})", "floor": "floor({0} + 0.0)", "ceil": "ceil({0} + 0.0)", "round": "rint({0} + 0.0)",
+    "not": "(1.0 - {0})", "floor": "floor({0} + 0.0)", "ceil": "ceil({0} + 0.0)", "truncate": "trunc({0} + 0.0)", "round": "rint({0} + 0.0)",
     "pow": "({0} ** {1})",
 }  # fmt: skip
 
 
-def compile_numba(expressions: Mapping[str, Expr], inputs: Sequence[str], types: Mapping[str, str] = {}) -> Row:
+def compile_numba(
+    expressions: Mapping[str, Expr], inputs: Sequence[str], types: Mapping[str, str] = {}
+) -> Row:
     """See :func:`flyball.features.expressions.rows.compile_row`."""
     try:
         import numba
@@ -44,8 +46,12 @@ def compile_numba(expressions: Mapping[str, Expr], inputs: Sequence[str], types:
     source = _NumbaSource(kinds, list(used))
     for expression in expressions.values():
         source.put_out(lowered(expression))
-    names = ("floor", "ceil", "sqrt", "exp", "log", "log1p")
-    space: dict[str, Any] = {"nan": math.nan, "rint": np.rint, **{name: getattr(math, name) for name in names}}
+    names = ("floor", "ceil", "trunc", "sqrt", "exp", "log", "log1p")
+    space: dict[str, Any] = {
+        "nan": math.nan,
+        "rint": np.rint,
+        **{name: getattr(math, name) for name in names},
+    }
     exec(compile(source.text(), "<expressions>", "exec"), space)
     inner = numba.njit(error_model="numpy")(space["row_function"])
     inner(*[1.0] * len(used))  # compiled now, not in a request
@@ -62,7 +68,10 @@ def compile_numba(expressions: Mapping[str, Expr], inputs: Sequence[str], types:
             values.append(value)
         found = inner(*values)
         return tuple(
-            [None if one != one else bool(one) if boolean else one for one, boolean in zip(found, booleans, strict=True)]
+            [
+                None if one != one else bool(one) if boolean else one
+                for one, boolean in zip(found, booleans, strict=True)
+            ]
         )
 
     return row_function
@@ -104,7 +113,10 @@ class _NumbaSource(RowSource):
         a, b = (self.named(self.value(arg)) for arg in node.args)
         win, lose = ("0.0", "1.0") if wins == "False" else ("1.0", "0.0")
         return self.nullable(
-            Value((), f"({win} if {a} == {win} or {b} == {win} else nan if {a} != {a} or {b} != {b} else {lose})")
+            Value(
+                (),
+                f"({win} if {a} == {win} or {b} == {win} else nan if {a} != {a} or {b} != {b} else {lose})",
+            )
         )
 
     def _is_in(self, node: Expr) -> Value:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from flyball.features.expressions import scalars
@@ -16,8 +16,8 @@ _TYPES = {"n": "DOUBLE", "b": "BOOLEAN", "s": "VARCHAR", "t": "BIGINT"}
 _DAY = "86400000000"
 _LONG = 400  # letters; what is longer is not written twice
 _SQL = {
-    "add": "({0} + {1})", "sub": "({0} - {1})", "mul": "({0} * {1})", "pow": "pow({0}, {1})", "neg": "(-{0})", "abs": "abs({0})",
-    "floor": "floor({0})", "ceil": "ceil({0})", "round": "round_even({0}, 0)", "sign": "CAST(sign({0}) AS DOUBLE)",
+    "add": "({0} + {1})", "sub": "({0} - {1})", "mul": "({0} * {1})", "neg": "(-{0})", "abs": "abs({0})",
+    "floor": "floor({0})", "ceil": "ceil({0})", "truncate": "trunc({0})", "sign": "CAST(sign({0}) AS DOUBLE)",
     "eq": "({0} = {1})", "ne": "({0} <> {1})", "lt": "({0} < {1})", "le": "({0} <= {1})", "gt": "({0} > {1})", "ge": "({0} >= {1})",
     "and": "({0} AND {1})", "or": "({0} OR {1})", "not": "(NOT {0})", "is_null": "({0} IS NULL)",
     "length": "CAST(length({0}) AS DOUBLE)", "contains": "contains({0}, {1})",
@@ -71,7 +71,11 @@ class Duck:
                 return f"CAST(NULL AS {_TYPES[kind]})"
             if isinstance(node, str):
                 return text(node)
-            return ("true" if node else "false") if isinstance(node, bool) else f"CAST({text(repr(node))} AS DOUBLE)"
+            return (
+                ("true" if node else "false")
+                if isinstance(node, bool)
+                else f"CAST({text(repr(node))} AS DOUBLE)"
+            )
         found = self.make(node)
         if self.typed.of(node) == "n" and node.op not in ("col", "lit") and self.bounds.needs_check(node):
             found = self.kept_if("abs({0}) <= " + repr(FINITE), found)  # NaN is above all numbers, in DuckDB
@@ -82,16 +86,19 @@ class Duck:
         return f"CAST({found} AS DOUBLE)" if kind == "n" and self.typed.of(node) == "b" else found
 
     def kept_if(self, condition: str, value: str) -> str:
-        """The value where the condition on it (``{0}``) holds, else null."""
-        return self.let(value, f"CASE WHEN {condition} THEN {{0}} END")
+        """The value where the condition on it (``{0}``, our own text) holds, else null."""
+        return self.let(value, lambda x: f"CASE WHEN {condition.format(x)} THEN {x} END")
 
-    def let(self, value: str, body: str) -> str:
+    def kept_if_matches(self, pattern: str, value: str) -> str:
+        return self.let(value, lambda x: f"CASE WHEN regexp_full_match({x}, {text(pattern)}) THEN {x} END")
+
+    def let(self, value: str, body: Callable[[str], str]) -> str:
         """SQL that says a value more than once: a long one is bound to a name first, so that text does not double."""
         if len(value) <= _LONG:
-            return "(" + body.replace("{0}", value) + ")"
+            return f"({body(value)})"
         self.names += 1
         name = f"v{self.names}"
-        return f"list_transform([{value}], lambda {name}: {body.replace('{0}', name)})[1]"
+        return f"list_transform([{value}], lambda {name}: {body(name)})[1]"
 
     def make(self, node: Expr) -> str:
         op, args = node.op, node.args
@@ -121,7 +128,10 @@ class Duck:
         if op == "log1p":  # DuckDB has none; Kahan's: exact to some units in the last place
             return self.let(
                 value,
-                "CASE WHEN {0} > -1e0 THEN CASE WHEN 1e0 + {0} = 1e0 THEN {0} ELSE ln(1e0 + {0}) * {0} / ((1e0 + {0}) - 1e0) END END",
+                lambda x: (
+                    f"CASE WHEN {x} > -1e0 THEN CASE WHEN 1e0 + {x} = 1e0 THEN {x} "
+                    f"ELSE ln(1e0 + {x}) * {x} / ((1e0 + {x}) - 1e0) END END"
+                ),
             )
         condition = {"sqrt": "{0} >= 0", "exp": "{0} <= " + repr(EXP_MOST), "log": "{0} > 0"}[op]
         return f"{'ln' if op == 'log' else op}({self.kept_if(condition, value)})"
@@ -137,7 +147,9 @@ class Duck:
 
     def part(self, node: Expr) -> str:
         us, zone = self.value(node.args[0], "t"), cast("str", node.args[1])
-        local = f"make_timestamp({us})" if zone == "UTC" else f"timezone({text(zone)}, make_timestamptz({us}))"
+        local = (
+            f"make_timestamp({us})" if zone == "UTC" else f"timezone({text(zone)}, make_timestamptz({us}))"
+        )
         if node.op == "date":
             return f"CAST(date_diff('day', DATE '1970-01-01', CAST({local} AS DATE)) AS DOUBLE)"
         return f"CAST(extract('{_PARTS[node.op]}' FROM {local}) AS DOUBLE)"
@@ -148,6 +160,20 @@ class Duck:
             return f"({above} / {below})"
         return f"({above} / {self.kept_if('{0} <> 0', below)})"
 
+    def _mod(self, node: Expr) -> str:
+        above, below = self.as_kind(node.args[0], "n"), self.as_kind(node.args[1], "n")
+
+        def rest(a: str, b: str) -> str:
+            return f"CASE WHEN {b} <> 0 AND abs({a} / {b}) < {WHOLE!r} THEN {a} - {b} * floor({a} / {b}) END"
+
+        return self.let(above, lambda a: self.let(below, lambda b: rest(a, b)))
+
+    def _pow(self, node: Expr) -> str:
+        base = self.as_kind(node.args[0], "n")
+        if node.args[1] in (2.0, 3.0):
+            return self.let(base, lambda x: f"{x} * {x}" if node.args[1] == 2.0 else f"{x} * {x} * {x}")
+        return f"pow({base}, {self.as_kind(node.args[1], 'n')})"
+
     def _round(self, node: Expr) -> str:
         return f"round_even({self.as_kind(node.args[0], 'n')}, 0)"
 
@@ -155,9 +181,14 @@ class Duck:
         found = self.as_kind(node.args[0], "n")
         for at, sign in ((1, "<"), (2, ">")):
             if node.args[at] is not None:
-                end = self.as_kind(node.args[at], "n")
-                found = self.let(found, f"CASE WHEN {{0}} IS NULL OR {end} IS NULL THEN NULL WHEN {{0}} {sign} {end} THEN {end} ELSE {{0}} END")  # fmt: skip
+                found = self._not_beyond(found, sign, self.as_kind(node.args[at], "n"))
         return found
+
+    def _not_beyond(self, value: str, sign: str, end: str) -> str:
+        def nearer(x: str, e: str) -> str:
+            return f"CASE WHEN {x} IS NULL OR {e} IS NULL THEN NULL WHEN {x} {sign} {e} THEN {e} ELSE {x} END"
+
+        return self.let(value, lambda x: self.let(end, lambda e: nearer(x, e)))
 
     def _is_in(self, node: Expr) -> str:
         kind = self.typed.one_kind(node, node.args)
@@ -189,14 +220,17 @@ class Duck:
             f"WHEN {self.as_kind(key, of)} THEN {self.as_kind(value, kind)}"
             for key, value in zip(args[2::2], args[3::2], strict=True)
         )
-        body = f"CASE WHEN {{0}} IS NULL THEN NULL ELSE CASE {{0}} {cases} ELSE {self.as_kind(args[1], kind)} END END"
-        return self.let(self.value(args[0]), body)
+        default = self.as_kind(args[1], kind)
+        return self.let(
+            self.value(args[0]),
+            lambda x: f"CASE WHEN {x} IS NULL THEN NULL ELSE CASE {x} {cases} ELSE {default} END END",
+        )
 
     def _to_number(self, node: Expr) -> str:
         value, kind = self.as_kind(node.args[0], "n"), self.typed.of(node.args[0])
         if kind != "s":
             return value
-        return f"TRY_CAST({self.kept_if(f'regexp_full_match({{0}}, {text(NUMBER)})', value)} AS DOUBLE)"
+        return f"TRY_CAST({self.kept_if_matches(NUMBER, value)} AS DOUBLE)"
 
     def _to_bool(self, node: Expr) -> str:
         value = self.value(node.args[0])
@@ -218,8 +252,11 @@ class Duck:
     def _turn_case(self, node: Expr, to: str) -> str:
         letters = {chr(c): getattr(chr(c), to)() for c in (*range(65, 91), *range(97, 123))}
         pairs = {**scalars.case_table(to), **{a: b for a, b in letters.items() if a != b}}
-        turned = f"translate({{0}}, {text(''.join(pairs))}, {text(''.join(pairs.values()))})"
-        return self.let(self.value(node.args[0], "s"), f"CASE WHEN strlen({{0}}) = length({{0}}) THEN {to}({{0}}) ELSE {turned} END")
+        tables = f"{text(''.join(pairs))}, {text(''.join(pairs.values()))}"
+        return self.let(
+            self.value(node.args[0], "s"),
+            lambda x: f"CASE WHEN strlen({x}) = length({x}) THEN {to}({x}) ELSE translate({x}, {tables}) END",
+        )
 
     def _strip(self, node: Expr) -> str:
         spaces = " || ".join(f"chr({ord(space)})" for space in SPACES)
@@ -243,14 +280,22 @@ class Duck:
         return f"CAST(round_even({self.kept_if(inside, self.as_kind(node.args[0], 'n'))} * 1e6, 0) AS BIGINT)"
 
     def _parse_time(self, node: Expr) -> str:
-        value = self.kept_if(f"regexp_full_match({{0}}, {text(TIME)})", self.value(node.args[0], "s"))
+        value = self.kept_if_matches(TIME, self.value(node.args[0], "s"))
 
-        def part(group: int) -> str:
-            return f"coalesce(TRY_CAST(regexp_extract({{0}}, {text(TIME)}, {group}) AS BIGINT), 0)"
+        return self.kept_if(f"{{0}} BETWEEN {FIRST_US} AND {LAST_US}", self.let(value, _microseconds))
 
-        fraction = f"coalesce(TRY_CAST(rpad(nullif(regexp_extract({{0}}, {text(TIME)}, 5), ''), 6, '0') AS BIGINT), 0)"
-        day = "date_diff('day', DATE '1970-01-01', TRY_CAST(left({0}, 10) AS DATE))"
-        sign = f"(CASE WHEN regexp_extract({{0}}, {text(TIME)}, 7) = '-' THEN 1 ELSE -1 END)"
-        seconds = f"{part(2)} * 3600 + {part(3)} * 60 + {part(4)} + {sign} * ({part(8)} * 3600 + {part(9)} * 60)"
-        us = self.let(value, f"{day} * {_DAY} + ({seconds}) * 1000000 + {fraction}")
-        return self.kept_if(f"{{0}} BETWEEN {FIRST_US} AND {LAST_US}", us)
+
+def _microseconds(value: str) -> str:
+    """Those of a text that has the shape of a time; null when there is no such day."""
+
+    def group(number: int) -> str:
+        return f"regexp_extract({value}, {text(TIME)}, {number})"
+
+    def part(number: int) -> str:
+        return f"coalesce(TRY_CAST({group(number)} AS BIGINT), 0)"
+
+    fraction = f"coalesce(TRY_CAST(rpad(nullif({group(5)}, ''), 6, '0') AS BIGINT), 0)"
+    day = f"date_diff('day', DATE '1970-01-01', TRY_CAST(left({value}, 10) AS DATE))"
+    sign = f"(CASE WHEN {group(7)} = '-' THEN 1 ELSE -1 END)"
+    seconds = f"{part(2)} * 3600 + {part(3)} * 60 + {part(4)} + {sign} * ({part(8)} * 3600 + {part(9)} * 60)"
+    return f"{day} * {_DAY} + ({seconds}) * 1000000 + {fraction}"

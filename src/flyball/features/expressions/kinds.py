@@ -29,7 +29,10 @@ def check(expression: Expr, types: Mapping[str, str] = {}, columns: Iterable[str
         known = list(columns)
         for node in walk(expression):
             if node.op == "col" and node.args[0] not in known:
-                raise Invalid(f"{expression!r} reads {node.args[0]!r}, which is not there", nearest(str(node.args[0]), known))
+                raise Invalid(
+                    f"{expression!r} reads {node.args[0]!r}, which is not there",
+                    nearest(str(node.args[0]), known),
+                )
     kinds = column_kinds([expression], types)
     return {"n": "FP64", "b": "BOOL", "s": "BYTES", "t": "TIME"}[Typed(kinds).of(expression)]
 
@@ -63,7 +66,15 @@ class Typed:
     def of(self, node: Any) -> Any:
         """The kind of a node or literal; a literal ``None`` has none."""
         if not isinstance(node, Expr):
-            return None if node is None else "b" if isinstance(node, bool) else "s" if isinstance(node, str) else "n"
+            return (
+                None
+                if node is None
+                else "b"
+                if isinstance(node, bool)
+                else "s"
+                if isinstance(node, str)
+                else "n"
+            )
         if id(node) not in self._known:
             self._known[id(node)] = self._of(node)
             self._kept.append(node)
@@ -106,7 +117,9 @@ class Typed:
         if node.op in ("to_number", "to_bool", "to_text"):
             kind = self.of(node.args[0])
             if kind == "t" or (kind == "s" and node.op == "to_bool"):
-                raise Invalid(f"{node!r}: there is no such cast of {WORDS[kind]}", "times have .dt.epoch(), texts ==")
+                raise Invalid(
+                    f"{node!r}: there is no such cast of {WORDS[kind]}", "times have .dt.epoch(), texts =="
+                )
 
 
 def _alike(node: Expr) -> list[Any]:

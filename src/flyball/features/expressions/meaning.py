@@ -14,7 +14,10 @@ from flyball.features.expressions.tree import Expr
 LARGEST = 1e150  # of what comes in and goes out; beyond is null
 FINITE = 1.7976931348623157e308
 EXP_MOST = 709.0  # exp of more is null
-FIRST_US, LAST_US = -62_135_510_400_000_000, 253_402_214_399_999_999  # 0001-01-02 to 9999-12-30: room for any zone
+FIRST_US, LAST_US = (
+    -62_135_510_400_000_000,
+    253_402_214_399_999_999,
+)  # 0001-01-02 to 9999-12-30: room for any zone
 SPACES = " \t\n\r\x0b\x0c"
 NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?"
 TIME = (
@@ -31,16 +34,13 @@ def lowered(node: Any) -> Any:
         return node
     args = tuple(lowered(arg) for arg in node.args)
     op = node.op
+    if op == "div" and isinstance(args[0], float) and isinstance(args[1], float):
+        return lowered(Expr("lit", (args[0] / args[1] if args[1] else None,)))
     if op == "floordiv":
-        return Expr("floor", (Expr("div", args),))
-    if op == "mod":
-        return Expr("sub", (args[0], Expr("mul", (args[1], Expr("floor", (Expr("div", args),))))))
+        return Expr("floor", (lowered(Expr("div", args)),))
     if op == "round" and args[1]:
         scale = 10.0 ** int(args[1])
         return Expr("div", (Expr("round", (Expr("mul", (args[0], scale)), 0)), scale))
-    if op == "pow" and isinstance(args[0], Expr) and args[1] in (2.0, 3.0):
-        square = Expr("mul", (args[0], args[0]))
-        return square if args[1] == 2.0 else Expr("mul", (square, args[0]))
     return Expr(op, args) if any(new is not old for new, old in zip(args, node.args, strict=True)) else node
 
 
@@ -77,12 +77,16 @@ class Bounds:
             return self.of(args[0]) + self.of(args[1]) + 1e-9
         if op == "div":
             return self.of(args[0]) - self.of(args[1]) + 1e-9 if isinstance(args[1], float) else math.inf
-        if op in ("neg", "abs", "floor", "ceil", "round", "sqrt"):
+        if op in ("neg", "abs", "floor", "ceil", "truncate", "round", "sqrt"):
             return max(self.of(args[0]), 0.302)
         if op == "exp":
             return 308.0
-        if op == "pow" or (op == "to_number"):
+        if op == "pow" and args[1] in (2.0, 3.0):
+            return float(args[1]) * self.of(args[0]) + 1e-9
+        if op in ("pow", "to_number"):
             return math.inf
+        if op == "mod":  # at most one quotient off
+            return max(map(self.of, args)) + 0.302
         if op in _OF_ALL:
             return max(map(self.of, args))
         if op == "when":

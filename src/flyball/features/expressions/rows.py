@@ -15,7 +15,7 @@ from flyball.errors import Invalid, NotFound, nearest
 from flyball.features.expressions import scalars
 from flyball.features.expressions.kinds import Typed, column_kinds
 from flyball.features.expressions.meaning import (
-    EXP_MOST, FINITE, FIRST_US, LARGEST, LAST_US, SPACES, Bounds, lowered,
+    EXP_MOST, FINITE, FIRST_US, LARGEST, LAST_US, SPACES, WHOLE, Bounds, lowered,
 )  # fmt: skip
 from flyball.features.expressions.tree import Expr, columns_of
 
@@ -23,7 +23,7 @@ Row = Callable[[Sequence[Any]], tuple[Any, ...]]
 _DAY = "86400000000"
 _CODE = {
     "add": "({0} + {1})", "sub": "({0} - {1})", "mul": "({0} * {1})", "div": "({0} / {1})", "neg": "(-{0})", "abs": "abs({0})",
-    "floor": "float(floor({0}))", "ceil": "float(ceil({0}))", "round": "float(round({0}))", "sqrt": "sqrt({0})",
+    "floor": "float(floor({0}))", "ceil": "float(ceil({0}))", "truncate": "float(trunc({0}))", "round": "float(round({0}))", "sqrt": "sqrt({0})",
     "exp": "exp({0})", "log": "log({0})", "log1p": "log1p({0})", "pow": "power({0}, {1})",
     "sign": "(1.0 if {0} > 0.0 else -1.0 if {0} < 0.0 else 0.0)",
     "eq": "({0} == {1})", "ne": "({0} != {1})", "lt": "({0} < {1})", "le": "({0} <= {1})", "gt": "({0} > {1})",
@@ -44,7 +44,7 @@ _ONLY_IF = {  # where the operation has a value
 _TWICE = ("sign", *_ONLY_IF)  # say their argument more than once
 _ZONED = ("hour", "minute", "second", "weekday", "date", "year", "month", "day", "day_of_year")
 _NUMERIC = frozenset(
-    "col lit add sub mul div neg abs floor ceil round sqrt exp log log1p pow sign eq ne lt le gt ge not and or is_null "
+    "col lit add sub mul div floordiv mod neg abs floor ceil truncate round sqrt exp log log1p pow sign eq ne lt le gt ge not and or is_null "
     "coalesce least greatest when is_in map clip to_number to_bool".split()
 )
 
@@ -94,7 +94,10 @@ class RowSource:
         self.lines: list[str] = []
         self.results: list[str] = []
         self.constants: dict[str, Any] = {
-            **{name: getattr(math, name) for name in ("floor", "ceil", "sqrt", "exp", "log", "log1p")},
+            **{
+                name: getattr(math, name)
+                for name in ("floor", "ceil", "trunc", "sqrt", "exp", "log", "log1p")
+            },
             **{name: getattr(scalars, name) for name in _FUNCTIONS},
             "SPACES": SPACES,
         }
@@ -114,7 +117,9 @@ class RowSource:
         self.results.append(self.inline(value))
 
     def text(self) -> str:
-        body = "\n".join(f"    {line}" for line in [*self.lines, f"return ({''.join(f'{one}, ' for one in self.results)})"])
+        body = "\n".join(
+            f"    {line}" for line in [*self.lines, f"return ({''.join(f'{one}, ' for one in self.results)})"]
+        )
         return f"def row_function(row):\n{body}\n"
 
     def value(self, node: Any) -> Value:
@@ -145,7 +150,11 @@ class RowSource:
         values = [self.argument(node, at) for at in range(len(args))]
         if op in _ZONED:
             zone = cast("str", args[1])
-            shifted = f"{self.keep(scalars.local_time(zone))}({values[0].code})" if zone != "UTC" else values[0].code
+            shifted = (
+                f"{self.keep(scalars.local_time(zone))}({values[0].code})"
+                if zone != "UTC"
+                else values[0].code
+            )
             values = [Value(values[0].conditions, shifted)]
         if op in _TWICE:
             values = [Value(self.given(name := self.named(value), value), name) for value in values]
@@ -182,7 +191,9 @@ class RowSource:
 
     def column(self, name: str) -> Value:
         if name not in self.inputs:
-            raise NotFound(f"an expression reads {name!r}, which is not given", nearest(name, self.inputs), column=name)
+            raise NotFound(
+                f"an expression reads {name!r}, which is not given", nearest(name, self.inputs), column=name
+            )
         place = self.inputs.index(name)
         c, said = f"c{place}", self.keep(name)
         check = {
@@ -243,7 +254,9 @@ class RowSource:
 
     def _is_null(self, node: Expr) -> Value:
         conditions = self.value(node.args[0]).conditions
-        return Value((), self.boolean(f"not ({' and '.join(conditions)})") if conditions else self.constant(False))
+        return Value(
+            (), self.boolean(f"not ({' and '.join(conditions)})") if conditions else self.constant(False)
+        )
 
     def boolean(self, code: str) -> str:
         return f"({code})"
@@ -316,6 +329,26 @@ class RowSource:
         below = Value((*self.given(name, below), f"{name} != 0.0"), name)
         return Value(merged([above, below]), f"({above.code} / {name})")
 
+    def _mod(self, node: Expr) -> Value:
+        above, below = self.argument(node, 0), self.argument(node, 1)
+        a, b = self.named(above), self.named(below)
+        quotient = Value((*self.given(a, above), *self.given(b, below), f"{b} != 0.0"), f"({a} / {b})")
+        q = self.named(quotient)
+        return Value(
+            (self.is_there(q), f"{-WHOLE!r} < {q} < {WHOLE!r}"),
+            f"({a} - {b} * {self.code('floor').format(q)})",
+        )
+
+    def _pow(self, node: Expr) -> Value:
+        base, exponent = self.argument(node, 0), self.argument(node, 1)
+        if node.args[1] in (2.0, 3.0):
+            name = self.named(base)
+            return Value(
+                self.given(name, base),
+                f"({name} * {name})" if node.args[1] == 2.0 else f"({name} * {name} * {name})",
+            )
+        return Value(merged([base, exponent]), self.code("pow").format(base.code, exponent.code))
+
     def _is_in(self, node: Expr) -> Value:
         value = self.value(node.args[0])
         return Value(value.conditions, f"({value.code} in {self.keep(frozenset(node.args[1:]))})")
@@ -323,7 +356,10 @@ class RowSource:
     def _map(self, node: Expr) -> Value:
         value, default = self.value(node.args[0]), node.args[1]
         numbers = self.typed.of(node) == "n"
-        become = {key: _float(one) if numbers else one for key, one in zip(node.args[2::2], node.args[3::2], strict=True)}
+        become = {
+            key: _float(one) if numbers else one
+            for key, one in zip(node.args[2::2], node.args[3::2], strict=True)
+        }
         default = self.keep(_float(default) if numbers else default)
         return self.nullable(Value(value.conditions, f"{self.keep(become)}.get({value.code}, {default})"))
 
@@ -333,7 +369,11 @@ class RowSource:
 
     def _to_bool(self, node: Expr) -> Value:
         value = self.value(node.args[0])
-        return value if self.typed.of(node.args[0]) == "b" else Value(value.conditions, self.boolean(f"{value.code} != 0.0"))
+        return (
+            value
+            if self.typed.of(node.args[0]) == "b"
+            else Value(value.conditions, self.boolean(f"{value.code} != 0.0"))
+        )
 
     def _to_text(self, node: Expr) -> Value:
         value, kind = self.value(node.args[0]), self.typed.of(node.args[0])
@@ -372,7 +412,9 @@ def _float(value: Any) -> Any:
 
 def used_inputs(expressions: Mapping[str, Expr]) -> tuple[str, ...]:
     """The columns these read, each once, in order of first use."""
-    return tuple(dict.fromkeys(name for expression in expressions.values() for name in columns_of(expression)))
+    return tuple(
+        dict.fromkeys(name for expression in expressions.values() for name in columns_of(expression))
+    )
 
 
 def refuse_for_numba(expressions: Mapping[str, Expr]) -> None:
@@ -381,4 +423,6 @@ def refuse_for_numba(expressions: Mapping[str, Expr]) -> None:
     for expression in expressions.values():
         for node in walk(expression):
             if node.op not in _NUMERIC:
-                raise Invalid(f"numba compiles numbers, and {node!r} is {node.op}", "engine='python' runs all")
+                raise Invalid(
+                    f"numba compiles numbers, and {node!r} is {node.op}", "engine='python' runs all"
+                )

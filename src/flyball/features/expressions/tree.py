@@ -55,7 +55,7 @@ col: #s -> ?
 lit: #v -> ?
 time: #i -> t
 add sub mul div floordiv mod pow: n n -> n
-neg abs floor ceil sqrt exp log log1p sign: n -> n
+neg abs floor ceil truncate sqrt exp log log1p sign: n -> n
 round: n #i -> n
 clip: n n n -> n
 eq ne lt le gt ge: x x -> b
@@ -180,7 +180,7 @@ class Expr(msgspec.Struct, frozen=True, eq=False):
         """FP64 (a text that is no number: null), INT64 (towards zero), BOOL (not 0), BYTES (text; null of a fraction)."""
         casts: dict[Word, Callable[[], Expr]] = {
             "FP64": lambda: _call("to_number", self),
-            "INT64": lambda: _towards_zero(_call("to_number", self)),
+            "INT64": lambda: _call("truncate", _call("to_number", self)),
             "BOOL": lambda: _call("to_bool", self),
             "BYTES": lambda: _call("to_text", self),
         }
@@ -560,7 +560,3 @@ def _check_zone(name: str) -> None:
             f"no time zone {name!r}",
             nearest(name, sorted(available_timezones())).partition("? known")[0] + "?",
         ) from None
-
-
-def _towards_zero(number: Expr) -> Expr:
-    return when(number < 0).then(number.ceil()).otherwise(number.floor())
