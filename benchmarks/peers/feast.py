@@ -30,7 +30,9 @@ class Feast:
     def __enter__(self) -> Feast:
         return self
 
-    def __exit__(self, _kind: type[BaseException] | None, _error: object, _trace: TracebackType | None) -> None:
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: object, _trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def call(self, do: str, **asked: Any) -> Any:
@@ -47,7 +49,8 @@ class Feast:
 
     def close(self) -> None:
         """End the child; what it was told to write is written."""
-        assert self._child.stdin is not None and self._child.stdout is not None
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
         self._child.stdin.close()
         self._child.wait(timeout=60)
         self._child.stdout.close()

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
-from feast import Entity, FeatureStore, FeatureView, Field, FileSource, PushSource
 from feast.types import Float64, Int64, String
 from feast.value_type import ValueType
+
+from feast import Entity, FeatureStore, FeatureView, Field, FileSource, PushSource
 
 TYPES = {"Float64": Float64, "Int64": Int64, "String": String}
 STORES: dict[str, FeatureStore] = {}
@@ -113,9 +114,7 @@ def remote(folder, url, views):
     store("remote", folder, {"type": "duckdb"}, views, {"type": "remote", "path": url})
 
 
-CALLS = {
-    one.__name__: one for one in (store, historical, materialize, push, online, online_times, remote)
-}
+CALLS = {one.__name__: one for one in (store, historical, materialize, push, online, online_times, remote)}
 
 
 def main():
@@ -130,7 +129,7 @@ def main():
         try:
             with contextlib.redirect_stdout(noise), contextlib.redirect_stderr(noise):
                 answer = {"ok": call(**asked)}
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # the answer says what Feast raised
             answer = {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
         answer["call_cpu_s"], answer["wall_s"] = time.process_time() - cpu, time.perf_counter() - wall
         print(json.dumps(answer, default=str), file=out, flush=True)

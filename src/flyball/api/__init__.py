@@ -27,7 +27,15 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 MOST_BYTES = 16 * 1024 * 1024  # of a body
 
 # Verbs that make files where the server stands are for the command line.
-_NOT_OFFERED = {"init", "backup", "restore", "migrate", "runs download", "runs export"}
+_NOT_OFFERED = {
+    "init",
+    "backup",
+    "restore",
+    "migrate",
+    "runs download",
+    "runs export",
+    "features import-feast",
+}
 
 
 def routes(ws: Workspace) -> list[Route]:

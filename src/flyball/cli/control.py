@@ -1,4 +1,4 @@
-"""The control plane in one process: the verbs and MLflow's REST API over HTTP, and the pages, on one port."""
+"""The control plane in one process: the verbs, MLflow's REST API and Feast's over HTTP, and the pages, on one port."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from flyball.api import LOOPBACK
 from flyball.api import routes as api_routes
+from flyball.compat.feast.server import routes as feast_routes
 from flyball.compat.mlflow import failed, is_mlflow, no_endpoint
 from flyball.compat.mlflow import routes as mlflow_routes
 from flyball.console import routes as console_routes
@@ -51,7 +52,7 @@ class Guard:
 def application(ws: Workspace) -> Starlette:
     """The ASGI application over one workspace."""
     return Starlette(
-        routes=[*mlflow_routes(ws), *api_routes(ws), *console_routes(ws)],
+        routes=[*mlflow_routes(ws), *feast_routes(ws), *api_routes(ws), *console_routes(ws)],
         middleware=[Middleware(Guard)],
         exception_handlers={HTTPException: _not_served, Exception: _defect},
     )

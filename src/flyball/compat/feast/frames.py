@@ -10,6 +10,8 @@ from flyball.errors import Invalid
 if TYPE_CHECKING:
     import polars as pl
 
+    from flyball.features.definitions import View
+
 EVENT_TIME = "event_timestamp"
 
 
@@ -42,6 +44,23 @@ def as_polars(rows: Any, *, times: Sequence[str] = ()) -> pl.DataFrame:
         ) from error
 
 
+def rows_of_view(view: View, rows: Any) -> pl.DataFrame:
+    """Rows of a view's source, from what Feast calls its clocks: ``event_timestamp``, and ``created``, which may be null."""
+    import polars as pl
+
+    found = as_polars(rows)
+    names = found.columns
+    renamed = {EVENT_TIME: view.happened} if EVENT_TIME in names and view.happened not in names else {}
+    if view.known != view.happened and "created" in names and view.known not in names:
+        renamed["created"] = view.known
+    found = as_polars(found.rename(renamed), times=(view.happened, view.known))
+    if view.happened not in found.columns or view.known == view.happened:
+        return found
+    if view.known not in found.columns:
+        return found.with_columns(pl.col(view.happened).alias(view.known))
+    return found.with_columns(pl.coalesce(view.known, view.happened))
+
+
 def columns_of(rows: Any) -> list[str]:
     """The names of a frame's columns; none of a path or query, which nobody has read yet."""
     if isinstance(rows, Mapping):
@@ -51,22 +70,3 @@ def columns_of(rows: Any) -> list[str]:
     if hasattr(rows, "collect_schema"):
         return list(rows.collect_schema().names())
     return [str(name) for name in getattr(rows, "columns", ())]
-
-
-def time_column(rows: Any) -> str:
-    """The column of the entity rows' times: ``event_timestamp``, or the only one of times, as Feast infers it."""
-    names = columns_of(rows)
-    if not names or EVENT_TIME in names:
-        return EVENT_TIME
-    import polars as pl
-
-    head = rows.head(0) if hasattr(rows, "head") else rows.slice(0, 0) if hasattr(rows, "slice") else rows
-    schema = as_polars(head).schema
-    found = [name for name, kind in schema.items() if isinstance(kind, pl.Datetime)]
-    if len(found) != 1:
-        raise Invalid(
-            f"the entity rows have no column {EVENT_TIME!r}, and {len(found)} others of times",
-            f"name one of them {EVENT_TIME!r}",
-            columns=found,
-        )
-    return found[0]

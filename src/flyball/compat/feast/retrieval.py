@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,60 +14,37 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
+    from flyball.features.historical import TrainingSet
+
 
 class RetrievalMetadata(msgspec.Struct, frozen=True):
-    """What is retrieved: features as ``view:feature``, and the columns of the entity rows."""
+    """What is retrieved: features as ``view:feature``, and the columns of the entity rows where these are a frame."""
 
     features: list[str]
     keys: list[str]
 
 
 class RetrievalJob:
-    """Every entity row once, in order, with a column per feature; ``names`` says what each is called."""
+    """Every entity row once, in order, with a column per feature; ``training_set`` is the same in our own words."""
 
-    def __init__(
-        self,
-        ask: Callable[[], pl.DataFrame],
-        names: Mapping[str, str],
-        keys: Sequence[str],
-        *,
-        full_feature_names: bool,
-    ) -> None:
-        self._ask = ask
-        self._names = dict(names)
-        self.metadata = RetrievalMetadata(list(names), list(keys))
+    def __init__(self, training_set: TrainingSet, keys: Sequence[str], *, full_feature_names: bool) -> None:
+        self.training_set = training_set
+        self.metadata = RetrievalMetadata(list(training_set.features), list(keys))
         self.full_feature_names = full_feature_names
-
-    @cached_property
-    def _frame(self) -> pl.DataFrame:
-        return self._ask().rename(self._names)
 
     def to_df(self, validation_reference: Any = None, timeout: int | None = None) -> pd.DataFrame:
         """A pandas frame; nulls of numbers are NaN."""
         _no_validation(validation_reference)
-        found: pd.DataFrame = self.to_arrow().to_pandas()
-        return found
+        return self.training_set.to_df()
 
     def to_arrow(self, validation_reference: Any = None, timeout: int | None = None) -> Any:
         """An Arrow table; times are in microseconds, UTC."""
         _no_validation(validation_reference)
-        try:
-            pyarrow: Any = import_module("pyarrow")
-        except ImportError as error:
-            raise Invalid(
-                "pyarrow is not installed", "pip install pyarrow pandas; or .to_polars()"
-            ) from error
-        table: Any = self._frame.to_arrow()
-        texts = pyarrow.large_string(), pyarrow.string_view()
-        fields = [
-            pyarrow.field(one.name, pyarrow.string() if one.type in texts else one.type)
-            for one in table.schema
-        ]
-        return table.cast(pyarrow.schema(fields))
+        return self.training_set.to_arrow()
 
     def to_polars(self) -> pl.DataFrame:
         """A Polars frame, without a copy."""
-        return self._frame
+        return self.training_set.to_polars()
 
     def persist(self, storage: Any, allow_overwrite: bool = False, timeout: int | None = None) -> None:
         """Write the answer as Parquet: ``storage`` is a path, or Feast's ``SavedDatasetFileStorage(path=…)``."""
@@ -78,9 +53,7 @@ class RetrievalJob:
             raise Conflict(
                 f"{path} is there already", "allow_overwrite=True, or another path", path=str(path)
             )
-        staged = path.with_name(f".{path.name}.part")
-        self._frame.write_parquet(staged)
-        staged.replace(path)
+        self.training_set.to_parquet(path)
 
 
 def _no_validation(reference: Any) -> None:

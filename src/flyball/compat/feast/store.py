@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flyball.compat.feast import registry
-from flyball.compat.feast.frames import as_polars, columns_of, time_column
+from flyball.compat.feast.frames import EVENT_TIME, as_polars, columns_of, rows_of_view
 from flyball.compat.feast.opening import workspace_of
 from flyball.compat.feast.response import OnlineResponse
 from flyball.compat.feast.retrieval import RetrievalJob
@@ -24,6 +24,7 @@ from flyball.service.feast.words import PushMode
 if TYPE_CHECKING:
     from flyball.features.definitions import OnDemand, Service, View
     from flyball.features.vectors import VectorReader
+    from flyball.service import Workspace
     from flyball.service.features import Change
 
 _TO = {"ONLINE": "online", "OFFLINE": "offline", "ONLINE_AND_OFFLINE": "online_and_offline"}
@@ -42,8 +43,18 @@ class FeatureStore:
         if config is not None:
             raise Invalid("a RepoConfig is not taken here", "FeatureStore(repo_path=…), of a folder")
         place = Path(fs_yaml_file).parent if fs_yaml_file is not None else repo_path
-        self.ws = workspace_of(place)
-        self.repo_path = Path(place) if place is not None else self.ws.root
+        self._take(workspace_of(place), place)
+
+    @classmethod
+    def over(cls, ws: Workspace) -> FeatureStore:
+        """The store of a workspace that is open already."""
+        store = cls.__new__(cls)
+        store._take(ws, None)
+        return store
+
+    def _take(self, ws: Workspace, place: str | Path | None) -> None:
+        self.ws = ws
+        self.repo_path = Path(place) if place is not None else ws.root
         self._readers: dict[tuple[str | tuple[str, ...], bool], tuple[VectorReader, dict[str, str]]] = {}
 
     @property
@@ -107,17 +118,18 @@ class FeatureStore:
             raise Invalid("entity_df and a range of time are both given", "leave one of them out")
         if entity_df is None and start_date is None:
             raise Invalid("neither entity_df nor start_date is given", "which entities, and when?")
-        asked, names = self._asked(features, full_feature_names)
-        wanted = asked if isinstance(asked, str) else list(asked)
-        if entity_df is None:
-            begin, end = _aware(start_date), _aware(end_date or self.ws.clock.now())
-            ask = lambda: training.get_historical_features(  # noqa: E731
-                features=wanted, start=begin, end=end, ws=self.ws
-            ).to_polars()
-            return RetrievalJob(ask, names, [], full_feature_names=full_feature_names)
-        at = time_column(entity_df)
-        ask = lambda: training.get_historical_features(entity_df, wanted, at=at, ws=self.ws).to_polars()  # noqa: E731
-        return RetrievalJob(ask, names, columns_of(entity_df), full_feature_names=full_feature_names)
+        asked, _ = self._asked(features, full_feature_names)
+        columns = columns_of(entity_df)
+        made = training.get_historical_features(
+            entity_df,
+            asked,
+            at=EVENT_TIME if EVENT_TIME in columns or entity_df is None else None,
+            start=None if entity_df is not None else _aware(start_date),
+            end=None if entity_df is not None or end_date is None else _aware(end_date),
+            full_feature_names=full_feature_names,
+            ws=self.ws,
+        )
+        return RetrievalJob(made, columns, full_feature_names=full_feature_names)
 
     def get_online_features(
         self,
@@ -200,15 +212,7 @@ class FeatureStore:
         from flyball.features.filling import push
 
         view = self._view(feature_view_name)
-        frame = as_polars(df if df is not None else inputs)
-        plain = {
-            "event_timestamp": view.happened,
-            "created": view.known,
-        }  # what Feast's own remote client calls them
-        renamed = {
-            old: new for old, new in plain.items() if old in frame.columns and new not in frame.columns
-        }
-        push(view, as_polars(frame.rename(renamed), times=(view.happened, view.known)), self.ws.online)
+        push(view, rows_of_view(view, df if df is not None else inputs), self.ws.online)
 
     def teardown(self) -> None:
         """Empty the online store of this project's views. The ledger and the offline rows stay."""
