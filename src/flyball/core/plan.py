@@ -47,6 +47,14 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     shadow_candidate: bool = True  # score the arm that did not answer too, after the answer
 
 
+class ServedFeatures(msgspec.Struct, frozen=True, kw_only=True):
+    """What workers read by themselves when features are asked for: applied definitions, as builtins, by name."""
+
+    services: dict[str, dict[str, Any]] = {}
+    views: dict[str, dict[str, Any]] = {}  # older versions that a service names among them, as ``view@2``
+    on_demand: dict[str, dict[str, Any]] = {}
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is served, at one generation."""
 
@@ -58,6 +66,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: int = 16 * 1024 * 1024
     trusted_keys: tuple[str, ...] = ()  # public keys, base64, whose signatures count
     require_signature: bool = False
+    features: ServedFeatures = ServedFeatures()
 
 
 _decoder = msgspec.json.Decoder(Plan)

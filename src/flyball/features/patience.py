@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
+from flyball.errors import NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from flyball.features.vectors import VectorReader, Vectors
+
+log = logging.getLogger(__name__)
 _FIRST_S, _LONGEST_S = 0.1, 5.0
 
 
@@ -52,3 +60,29 @@ class Patience:
     @property
     def _rest_s(self) -> float:
         return float(min(_FIRST_S * 2 ** min(self.failures - 1, 10), _LONGEST_S))
+
+
+def read(
+    reader: VectorReader, patience: Patience, entity_rows: Any, request_rows: Any, at_us: int
+) -> Vectors:
+    """Vectors from a store that may not answer: then the defaults that the views declare, else :class:`Unavailable`."""
+    why = "it failed a moment ago"
+    if patience.may_ask():
+        try:
+            found = reader.read(entity_rows, request_rows, at_us)
+        except (
+            Unavailable,
+            NotFound,
+            OSError,
+        ) as error:  # NotFound: a library that its engine needs is missing
+            patience.failed()
+            why = str(error)
+            if not reader.has_defaults:
+                raise
+        else:
+            patience.answered()
+            return found
+    if not reader.has_defaults:
+        raise Unavailable("the online store does not answer", f"{why}; try again in a moment")
+    log.warning("the online store does not answer; defaults stand in", extra={"because": why})
+    return reader.unanswered(entity_rows, request_rows)

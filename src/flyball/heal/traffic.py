@@ -148,6 +148,7 @@ def plan_of(
         max_body_bytes=max_body_bytes,
         trusted_keys=tuple(sorted(whom.keys)),
         require_signature=whom.required,
+        features=served_features(ledger),
     )
 
 
@@ -209,6 +210,26 @@ def features_of(
         name = ref if ref in named else ref.rpartition("@")[0]
         views[name] = {**ledger.get("view", ref, dict[str, Any]), "name": name}
     return service["definition"], views, computed
+
+
+def served_features(ledger: Ledger) -> plans.ServedFeatures:
+    """The newest applied version of each service, view and on-demand view, and older views that a service names."""
+    records = {noun: _newest(ledger, noun) for noun in ("service", "view", "on_demand")}
+    views = dict(records["view"])
+    for record in records["service"].values():
+        for ref in record["views"]:
+            if any(feature.startswith(f"{ref}:") for feature in record["definition"]["features"]):
+                views[ref] = {**ledger.get("view", ref, dict[str, Any]), "name": ref}
+    services = {name: record["definition"] for name, record in records["service"].items()}
+    return plans.ServedFeatures(services=services, views=views, on_demand=records["on_demand"])
+
+
+def _newest(ledger: Ledger, noun: str) -> dict[str, dict[str, Any]]:
+    refs: dict[str, int] = {}
+    for key in ledger.keys(noun):
+        name, _, number = key.rpartition("@")
+        refs[name] = max(int(number), refs.get(name, 0))
+    return {name: ledger.get(noun, f"{name}@{number}", dict[str, Any]) for name, number in sorted(refs.items())}
 
 
 def put_in_force(build: Callable[[], plans.Plan], path: Path) -> bool:

@@ -1,18 +1,19 @@
 """The HTTP face of a worker, in RSGI. Hand-written hot path: paths are matched by hand, bodies decoded by msgspec.
 
-Routes: ``POST /predict/{endpoint}``, ``POST /feedback``, ``/v2/…`` (Open Inference Protocol), ``/health`` and
-``/metrics``.
+Routes: ``POST /predict/{endpoint}``, ``POST /feedback``, ``POST /features/{service}``, ``POST /get-online-features``
+(Feast's), ``/v2/…`` (Open Inference Protocol), ``/health`` and ``/metrics``.
 Every error has the body of :mod:`flyball.errors`, and none has a stack trace.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import msgspec
@@ -21,6 +22,7 @@ from flyball import __version__
 from flyball.core.clock import SystemClock, to_us
 from flyball.errors import FlyballError, Internal, Invalid, NotFound
 from flyball.serve.answering import Answering, Row, new_id
+from flyball.serve.features import feast_error
 from flyball.serve.metrics import Metrics, exposition, together
 from flyball.serve.runtime import LoadedModel
 from flyball.serve.serving import NOTHING, LoadedEndpoint, Serving
@@ -37,11 +39,13 @@ from flyball.wire.predict import (
     read_time,
 )
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 _JSON = [("content-type", "application/json")]
 _TEXT = [("content-type", "text/plain; version=0.0.4; charset=utf-8")]
 _PATHS = (
-    "POST /predict/{endpoint}, POST /feedback, GET /health, GET /metrics, GET /v2, GET /v2/health/live, "
+    "POST /predict/{endpoint}, POST /feedback, POST /features/{service}, POST /get-online-features, "
+    "GET /health, GET /metrics, GET /v2, GET /v2/health/live, "
     "GET /v2/health/ready, GET /v2/models/{endpoint}[/versions/{n}][/ready], POST /v2/models/{endpoint}[…]/infer"
 )
 _DRAIN_BYTES = (
@@ -132,14 +136,22 @@ class App:
         serving = self.serving
         endpoint = serving.endpoint(unquote(name) if "%" in name else name)
         asked = read_predict(body)
-        if isinstance(asked, PredictBody):
-            rows = [self._row(endpoint, serving, asked)]
-        else:
-            rows = [self._row(endpoint, serving, one, f"instances[{at}].") for at, one in enumerate(asked)]
+        rows = (
+            await _apart(True, lambda: self._rows(endpoint, serving, asked))
+            if endpoint.lookup.waits
+            else self._rows(endpoint, serving, asked)
+        )
         generation = serving.plan.generation
         records = await self.answering.answer(endpoint, rows, generation=generation, started_ns=started_ns)
         answers = [_answer(record) for record in records]
         return 200, encode_answer(answers[0] if isinstance(asked, PredictBody) else Answers(answers))
+
+    def _rows(
+        self, endpoint: LoadedEndpoint, serving: Serving, asked: PredictBody | list[Instance]
+    ) -> list[Row]:
+        if isinstance(asked, PredictBody):
+            return [self._row(endpoint, serving, asked)]
+        return [self._row(endpoint, serving, one, f"instances[{at}].") for at, one in enumerate(asked)]
 
     def _row(
         self, endpoint: LoadedEndpoint, serving: Serving, asked: PredictBody | Instance, where: str = ""
@@ -169,6 +181,13 @@ class App:
             case ["predict", _] | ["feedback"]:
                 _only(method, "POST")
                 return self._feedback(await self._body(scope, proto))
+            case ["features", service]:
+                _only(method, "POST")
+                answers, body = self.serving.features, await self._body(scope, proto)
+                return 200, await _apart(answers.waits, lambda: answers.answer(service, body))
+            case ["get-online-features"]:
+                _only(method, "POST")
+                return await self._feast(await self._body(scope, proto))
             case ["health"]:
                 _only(method, "GET")
                 return 200, msgspec.json.encode(self._health())
@@ -186,6 +205,14 @@ class App:
             case ["v2", "models", name, *rest]:
                 return await self._v2(name, rest, method, scope, proto)
         raise NotFound(f"no path {path[:200]!r}", f"known: {_PATHS}", path=path[:200])
+
+    async def _feast(self, body: bytes) -> Reply:
+        answers = self.serving.features
+        try:
+            return 200, await _apart(answers.waits, lambda: answers.answer_feast(body))
+        except FlyballError as error:
+            self.metrics.count("refused", error.http_status < 500)
+            return error.http_status, feast_error(error)
 
     async def _v2(self, name: str, rest: list[str], method: str, scope: Any, proto: Any) -> Reply:
         version = None
@@ -277,6 +304,11 @@ class App:
         ready = not unavailable
         body = {"ready": ready, "generation": serving.plan.generation, "failures": dict(serving.failures)}
         return 200 if ready else 503, msgspec.json.encode(body)
+
+
+async def _apart(waits: bool, work: Callable[[], T]) -> T:
+    """What may wait for the network is done in a thread, so that other requests go on; the rest where it is called."""
+    return await asyncio.get_running_loop().run_in_executor(None, work) if waits else work()
 
 
 def _only(method: str, allowed: str) -> None:

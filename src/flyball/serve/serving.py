@@ -8,6 +8,7 @@ from flyball.core.plan import Endpoint, Plan, ServedModel
 from flyball.errors import FlyballError, NotFound, Unavailable, nearest
 from flyball.models.signing import verify_served
 from flyball.serve.breaker import Breaker
+from flyball.serve.features import FeatureAnswers
 from flyball.serve.lookup import lookup_for
 from flyball.serve.metrics import Metrics
 from flyball.serve.router import Router
@@ -62,9 +63,14 @@ class Serving:
     """All endpoints at one generation. ``failures`` says which model (or endpoint) did not load, and why."""
 
     def __init__(
-        self, plan: Plan, endpoints: Mapping[str, LoadedEndpoint], failures: Mapping[str, str]
+        self,
+        plan: Plan,
+        endpoints: Mapping[str, LoadedEndpoint],
+        failures: Mapping[str, str],
+        features: FeatureAnswers | None = None,
     ) -> None:
         self.plan = plan
+        self.features = features or FeatureAnswers(plan, Metrics())
         self.endpoints = endpoints
         self.failures = failures
 
@@ -110,7 +116,9 @@ def load_plan(plan: Plan, before: Serving, metrics: Metrics) -> Serving:
             endpoints[name] = _endpoint(endpoint, models, broken, old, online=plan.online, metrics=metrics)
         except FlyballError as error:
             failures[name] = error.what
-    return Serving(plan, endpoints, failures)
+    same = before.plan.features == plan.features and before.plan.online == plan.online
+    features = before.features if same and before is not NOTHING else FeatureAnswers(plan, metrics)
+    return Serving(plan, endpoints, failures, features)
 
 
 def _model(served: ServedModel, plan: Plan, in_memory: dict[tuple[str, str], LoadedModel]) -> LoadedModel:

@@ -35,6 +35,8 @@ def apply(plan: bool = False, *, ws: Workspace = CURRENT) -> list[Change]:
 
     What uses the version before goes on using it: a model keeps the features that it was trained with.
     """
+    from flyball.service.serving import publish_plan
+
     changes: list[Change] = []
     refs: dict[str, str] = {}
     vectors = {name: resolved(ws, service) for name, service in services(ws).items()}  # all right, or nothing
@@ -52,6 +54,8 @@ def apply(plan: bool = False, *, ws: Workspace = CURRENT) -> list[Change]:
             content["on_demand"] = computed
         digest = service.digest + "".join((*views, *computed))
         changes.append(_change(ws, "service", name, digest, content, plan))
+    if not plan:
+        publish_plan(ws)  # workers answer for features by themselves
     return changes
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from flyball.errors import Invalid, Unavailable
+from flyball.errors import Invalid
 from flyball.service.verb import CURRENT, verb
 from flyball.service.workspace import Workspace
 
@@ -21,12 +20,11 @@ if TYPE_CHECKING:
 
     Asked = str | Sequence[str] | Service
 
-log = logging.getLogger(__name__)
 _readers: WeakKeyDictionary[Workspace, _Readers] = WeakKeyDictionary()
 
 
 def get_online_features(
-    entity_rows: Any, features: Asked, *, at: datetime | str | None = None, ws: Workspace = CURRENT
+    entity_rows: Any, features: Asked, *, at: datetime | str | None = None, ws: Workspace | None = None
 ) -> Vectors:
     """The values of features for some entities, from the online store, as of now (or of ``at``).
 
@@ -43,42 +41,25 @@ def get_online_features(
     >>> found.to_dict()                                                        # doctest: +SKIP
     {'carrier': ['UA'], 'carrier:late_3h': [0.25]}
     """
-    ws = ws or Workspace.current()
+    from flyball.features.patience import read
+
+    ws = Workspace.current() if ws is None else ws
     reader, patience = _reader(ws, features)
     rows = columns_of(entity_rows, (*reader.entities, *(field.name for field in reader.service.request)))
-    return _read(reader, patience, rows, _moment(ws, at))
+    return read(reader, patience, rows, rows, _moment(ws, at))
 
 
 async def get_online_features_async(
-    entity_rows: Any, features: Asked, *, at: datetime | str | None = None, ws: Workspace = CURRENT
+    entity_rows: Any, features: Asked, *, at: datetime | str | None = None, ws: Workspace | None = None
 ) -> Vectors:
     """:func:`get_online_features` for a program with an event loop, which waits for no network meanwhile.
 
     LMDB is read where it is called: that takes microseconds, a thread takes more.
     """
-    ws = ws or Workspace.current()
+    ws = Workspace.current() if ws is None else ws
     if ws.online_url.startswith("lmdb:"):
         return get_online_features(entity_rows, features, at=at, ws=ws)
     return await asyncio.to_thread(get_online_features, entity_rows, features, at=at, ws=ws)
-
-
-def _read(reader: VectorReader, patience: Patience, rows: Any, at_us: int) -> Vectors:
-    why = "it failed a moment ago"
-    if patience.may_ask():
-        try:
-            found = reader.read(rows, rows, at_us)
-        except (Unavailable, OSError) as error:
-            patience.failed()
-            why = str(error)
-            if not reader.has_defaults:
-                raise
-        else:
-            patience.answered()
-            return found
-    if not reader.has_defaults:
-        raise Unavailable("the online store does not answer", f"{why}; try again in a moment")
-    log.warning("the online store does not answer; defaults stand in", extra={"because": why})
-    return reader.unanswered(rows, rows)
 
 
 class _Readers:
@@ -205,7 +186,7 @@ def _file(path: Path) -> Any:
     if path.suffix not in readers:
         raise Invalid(f"{path} is no table", f"known: {', '.join(readers)}", field="rows")
     try:
-        return readers[path.suffix](path)
+        return pl.DataFrame(readers[path.suffix](path))
     except (OSError, pl.exceptions.PolarsError) as error:
         raise Invalid(f"{path} can't be read: {error}", "look at the file", field="rows") from error
 
