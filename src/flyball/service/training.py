@@ -225,22 +225,30 @@ def _query(ws: Workspace, query: str, given: Mapping[str, Any] | None) -> pl.Dat
     from flyball.features.entity_rows import table_of
     from flyball.service.sources import offline
 
-    connection = duckdb.connect(config={"TimeZone": "UTC"})
+    connection = duckdb.connect(config={"python_enable_replacements": False})
+    registered: set[str] = set()
     try:
-        for name in sorted(connection.get_table_names(query, qualified=True)):
-            plain = name.strip('"')
-            if re.search(r"\.(parquet|csv|json|ndjson)$", plain):
-                continue  # a file that DuckDB reads itself
-            rows = given[plain] if given is not None and plain in given else offline(ws, plain)
-            connection.register(plain, table_of(rows).lazy().collect().to_arrow())
-        found: pl.DataFrame = connection.sql(query).pl()
+        while True:
+            try:
+                found: pl.DataFrame = connection.sql(query).pl()
+            except (
+                duckdb.CatalogException
+            ) as error:  # it says which table it lacks; get_table_names trips over USING
+                missing = re.search(r"Table with name (.+?) does not exist", str(error))
+                name = missing[1].strip('"') if missing else ""
+                if not name or name in registered:
+                    raise
+                rows = given[name] if given is not None and name in given else offline(ws, name)
+                connection.register(name, table_of(rows).lazy().collect().to_arrow())
+                registered.add(name)
+            else:
+                return found
     except duckdb.Error as error:
         raise Invalid(
-            f"the query does not run: {error}", "tables are the project's sources and snapshots"
+            f"the query does not run: {error}", "its tables are the project's sources and snapshots"
         ) from error
     finally:
         connection.close()
-    return found
 
 
 def _keep(
