@@ -1,0 +1,74 @@
+"""Processes that die, a Ray cluster that loses a machine, back-fills from many workers: nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import os
+import signal
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from flyball.errors import Unavailable
+from flyball.features.distributed import fill as fill_by_many
+from flyball.features.filling import Mark, fill
+from flyball.features.pools import opened
+from flyball.stores.online import open_online
+from tests.unit.features.test_distributed import START, VIEW, tables
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_process_that_is_killed_is_replaced_and_one_that_always_dies_is_said(tmp_path: Path) -> None:
+    with opened("processes:2") as pool:
+        cuts = [partial(_die_once, tmp_path / str(n), n) for n in range(3)]
+        assert pool.run(cuts, [_values, _values]) == [[0, 1, 2], [100, 101, 102]]
+        with pytest.raises(Unavailable, match="processes died 4 times"):
+            pool.run([_die], [_values])
+
+
+def test_a_backfill_by_processes_leaves_what_one_leaves(tmp_path: Path) -> None:
+    source, _ = tables(400)
+    source.write_parquet(tmp_path / "rows.parquet")
+    lazy = pl.scan_parquet(tmp_path / "rows.parquet")
+    alone, many = (open_online(f"lmdb:{tmp_path}/{name}") for name in ("alone", "many"))
+    half = START + timedelta(hours=30)
+    for until in (half, None):
+        one = fill(VIEW, lazy, alone, until=until, history_s=None)
+        two = fill_by_many(
+            VIEW, lazy, f"lmdb:{tmp_path}/many", compute="processes:2", until=until, history_s=None
+        )
+        assert one == two
+        assert two.rows > 0
+        assert Mark.of(VIEW, alone) == Mark.of(VIEW, many)
+    again = fill_by_many(VIEW, lazy, f"lmdb:{tmp_path}/many", compute="processes:1", history_s=None)
+    assert (again.rows, again.new) == (0, 0)
+    whole = fill_by_many(
+        VIEW,
+        lazy,
+        f"lmdb:{tmp_path}/many",
+        compute="processes:1",
+        since=START - timedelta(days=1),
+        history_s=None,
+    )
+    assert (whole.rows, whole.new) == (source.height, 0)
+    alone.close()
+    many.close()
+
+
+def _die() -> list[pl.DataFrame]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def _die_once(mark: Path, n: int) -> list[pl.DataFrame]:
+    if not mark.exists():
+        mark.touch()
+        _die()
+    return [pl.DataFrame({"n": [n]}), pl.DataFrame({"n": [100 + n]})]
+
+
+def _values(frames: list[pl.DataFrame]) -> list[int]:
+    return [value for frame in frames for value in frame["n"].to_list()]
