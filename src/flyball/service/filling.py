@@ -294,16 +294,8 @@ def _table(ws: Workspace, view: View, data: str) -> pl.LazyFrame:
 
     if data:
         return snapshots.use(ws.ledger, ws.blobs, data).frame().lazy()
-    try:
-        from flyball.service.sources import offline
-    except ImportError:  # TEMPORARY
-        import polars as pl
-        from flyball.service.features import sources
+    from flyball.service.sources import offline
 
-        u = sources(ws)[view.source].url if view.source in sources(ws) else ""
-        if u.startswith("parquet:"):
-            return pl.scan_parquet(u[8:])
-        return snapshots.use(ws.ledger, ws.blobs, view.source).frame().lazy()
     return offline(ws, view)
 
 
@@ -337,10 +329,10 @@ def _frame(feed: Feed, rows: Any, *, texts: bool) -> pl.DataFrame:
 
     if isinstance(rows, pl.DataFrame):
         clocks = {name for view in feed.views for name in (view.happened, view.known)}
-        texts = [name for name in clocks if rows.schema.get(name) == pl.String]
+        spelt = [name for name in clocks if rows.schema.get(name) == pl.String]
         return (
-            rows.with_columns(pl.col(texts).str.to_datetime(time_unit="us", time_zone="UTC"))
-            if texts
+            rows.with_columns(pl.col(spelt).str.to_datetime(time_unit="us", time_zone="UTC"))
+            if spelt
             else rows
         )
     arrived = to_us_now(feed.ws)

@@ -10,6 +10,7 @@ from flyball.errors import Invalid, NotFound, Unavailable
 from flyball.service import feeds
 from flyball.service.features import views
 from flyball.service.feeds import Feed
+from flyball.service.sources import offline
 from flyball.service.workspace import Workspace
 from tests import feeding
 from tests.feeding import START, event, table
@@ -26,6 +27,8 @@ def agree(ws: Workspace, count: int = 60) -> None:
     """Online is what the offline table gives point-in-time."""
     asked = feeding.questions(count)
     rows = Feed(ws, "clicks").history()
+    lazily = offline(ws, "clicks").select(rows.columns).collect()
+    assert lazily.equals(rows)
     assert feeding.online(ws, views(ws), asked) == feeding.offline(views(ws), asked, rows)
 
 

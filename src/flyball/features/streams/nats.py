@@ -7,6 +7,7 @@ that drop a message once it is acknowledged (work queues) are refused: they can'
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -102,4 +103,7 @@ class Nats:
         """Nothing: the sequence is ours to keep."""
 
     async def close(self) -> None:
+        if self._pulled is not None:
+            with suppress(NatsError, OSError):  # else the broker waits half a minute for messages to come
+                await self._pulled.unsubscribe()
         await self._broker.stop()
