@@ -53,11 +53,17 @@ def _computing(vector: Vector, slots: Mapping[str, int]) -> Callable[[list[Any]]
     compute = compile_vector(vector)
     shown_names = ", ".join(one.name for one in vector.computed)
     read = [slots[name] for name in vector.inputs]
+    kinds = [(place, field.datatype) for place, field in enumerate(vector.service.request)]
+    typed = [(place, kind) for place, kind in kinds if kind in _WHOLE or kind == "BOOL"]
     made = [(slots[name], place) for place, name in enumerate(compute.features) if name in slots]
 
     def put(values: list[Any]) -> None:
+        given = [values[slot] for slot in read]
+        for place, kind in typed:  # a request's whole numbers and truths are floats in the vector
+            if given[place] is not None:
+                given[place] = given[place] != 0.0 if kind == "BOOL" else int(given[place])
         try:
-            found = compute([values[slot] for slot in read])
+            found = compute(given)
         except Exception as error:  # a person's own function may raise anything; the store is not to blame
             raise Internal(
                 f"on-demand features ({shown_names}) can't be computed: {type(error).__name__}: {error}",
