@@ -48,6 +48,7 @@ def materialize(
     data: str = "",
     rebuild: bool = False,
     tolerance: str = "60s",
+    compute: str = "",
     *,
     ws: Workspace = CURRENT,
 ) -> list[Materialized]:
@@ -56,10 +57,11 @@ def materialize(
     Goes on where the last run ended, killed or not, and may be repeated. --since and --until back-fill a range of known
     times, --data NAME@N takes a snapshot, --rebuild empties the view first (a corrupt store, a source that was
     rewritten). Rows known later than now and --tolerance are held back. A batch that breaks the contract of the source
-    or the view stays out, and the filling of that view ends there.
+    or the view stays out, and the filling of that view ends there. --compute ray (or processes:4) fills a view whose rows
+    are too many for one machine (or process), split by entity.
     """
     found = [
-        _materialize(ws, view, _Asked(since, until, data, rebuild, tolerance), done)
+        _materialize(ws, view, _Asked(since, until, data, rebuild, tolerance, compute), done)
         for view, done in _shown(_named(ws, name))
     ]
     refused = [one for one in found if one.note.startswith(_BROKEN)]
@@ -129,6 +131,7 @@ class _Asked(msgspec.Struct, frozen=True):
     data: str
     rebuild: bool
     tolerance: str
+    compute: str = ""
 
 
 class _BrokenError(Exception):
@@ -169,6 +172,8 @@ def _fill(ws: Workspace, view: View, asked: _Asked, statistics: Statistics, done
     rows = _table(ws, view, asked.data)
     if asked.rebuild:
         ws.online.clear(view.stored_as)
+    if asked.compute:
+        return _fill_by_many(ws, view, rows, asked, done)
     broken: list[tuple[str, str]] = []
     try:
         found = fill(
@@ -199,6 +204,38 @@ def _fill(ws: Workspace, view: View, asked: _Asked, statistics: Statistics, done
         until=None if found.until_us is None else from_us(found.until_us),
         held_back=found.held_back,
         note=found.behind + hint,
+    )
+
+
+def _fill_by_many(ws: Workspace, view: View, rows: pl.LazyFrame, asked: _Asked, done: Done) -> Materialized:
+    """By the workers of a cluster, or processes; contracts are held batch by batch, which these do not have."""
+    from flyball.core.clock import from_us
+    from flyball.features.distributed import fill
+
+    for name in (view.source, view.base_name):
+        if name in contracts_of(ws):
+            raise Invalid(
+                f"{name!r} has a contract, which is held batch by batch",
+                "fill it without --compute",
+                view=view.name,
+            )
+    found = fill(
+        view,
+        rows,
+        ws.online_url,
+        compute=asked.compute,
+        since=_when(asked.since),
+        until=_when(asked.until),
+        latest=ws.clock.now() + _duration(asked.tolerance),
+    )
+    done(found.rows, found.rows)
+    return Materialized(
+        view=view.name,
+        rows=found.rows,
+        new=found.new,
+        until=None if found.until_us is None else from_us(found.until_us),
+        held_back=found.held_back,
+        note=found.behind,
     )
 
 

@@ -100,7 +100,7 @@ def sources(name: str = "", *, ws: Workspace = CURRENT) -> list[Described]:
 @verb("features accept")
 def accept(source: str, *, ws: Workspace = CURRENT) -> dict[str, Any]:
     """Take a source's columns and types as they are now: what comes later is compared with these."""
-    before = ws.ledger.find("source", source, _seen())
+    before = ws.ledger.find("source_newest", source, _seen())
     found = look(ws, source)
     record = _record(ws, found, again=True)
     was = before.columns if before is not None else {}
@@ -214,7 +214,7 @@ def _checked(
     """Compare with what was recorded; the first time, or with columns more, that is recorded."""
     from flyball.features.sources.seeing import refuse_changes
 
-    before = ws.ledger.find("source", name, _seen())
+    before = ws.ledger.find("source_newest", name, _seen())
     now = _columns(parts, place)
     if before is not None:
         refuse_changes(before, now, needed if needed is not None else now, place.said)
@@ -239,17 +239,17 @@ def _columns(parts: list[pl.LazyFrame], place: Place) -> dict[str, Any]:
 def _record(ws: Workspace, found: Seen, *, again: bool = False) -> Seen:
     """The next version of a source, unless it is as it was."""
     with ws.ledger.transaction() as tx:
-        before = tx.find("source", found.name, _seen())
+        before = tx.find("source_newest", found.name, _seen())
         same = before is not None and before.digest == found.digest
         if before is not None and same and (not again or before.columns == found.columns):
             return before
-        number = tx.next_number("source_version", found.name)
+        number = tx.next_number("source", found.name)
         made = msgspec.structs.replace(found, number=number, at=tx.now())
         tx.append(
             "source.seen",
             made.ref,
             actor=ws.actor,
-            sets=[("source", made.name, made), ("source_version", made.ref, made)],
+            sets=[("source", made.ref, made), ("source_newest", made.name, made)],
         )
     return made
 
