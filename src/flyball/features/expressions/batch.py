@@ -353,8 +353,11 @@ def _not_zero(number: pl.Expr) -> pl.Expr:
 
 
 def _divided(number: pl.Expr, by: float) -> pl.Expr:
-    """Divided by a literal. Polars (2.1) multiplies by 1/literal, which rounds twice; by a column it divides."""
-    return number / pl.when(number.is_not_null()).then(pl.lit(by))
+    """Divided by a literal. Polars (2.1) multiplies by 1/literal, which rounds twice; by a column it divides.
+
+    ``when(...).then(literal)`` is no column where all rows agree, so one is made that follows from the number.
+    """
+    return number / (number * 0.0 + by)
 
 
 def _as(value: Any, dtype: pl.DataType) -> Any:

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from flyball.errors import Invalid
-from flyball.features.expressions import rows
-from flyball.features.expressions.kinds import column_kinds
+from flyball.features.expressions.kinds import Typed, column_kinds
 from flyball.features.expressions.meaning import LARGEST, lowered
 from flyball.features.expressions.rows import RowSource, Value, merged, refuse_for_numba, used_inputs
 from flyball.features.expressions.scalars import as_bool, as_number
@@ -56,7 +55,7 @@ def compile_numba(
     inner = numba.njit(error_model="numpy")(space["row_function"])
     inner(*[1.0] * len(used))  # compiled now, not in a request
     places = [(list(inputs).index(name), name, kinds[name] == "b") for name in used]
-    booleans = [rows.Typed(dict(kinds)).of(lowered(one)) == "b" for one in expressions.values()]
+    booleans = [Typed(dict(kinds)).of(lowered(one)) == "b" for one in expressions.values()]
 
     def row_function(row: Sequence[Any]) -> tuple[Any, ...]:
         values = []

@@ -17,7 +17,7 @@ from flyball.features.expressions.kinds import Typed, column_kinds
 from flyball.features.expressions.meaning import (
     EXP_MOST, FINITE, FIRST_US, LARGEST, LAST_US, SPACES, WHOLE, Bounds, lowered,
 )  # fmt: skip
-from flyball.features.expressions.tree import Expr, columns_of
+from flyball.features.expressions.tree import Expr, columns_of, walk
 
 Row = Callable[[Sequence[Any]], tuple[Any, ...]]
 _DAY = "86400000000"
@@ -418,11 +418,21 @@ def used_inputs(expressions: Mapping[str, Expr]) -> tuple[str, ...]:
 
 
 def refuse_for_numba(expressions: Mapping[str, Expr]) -> None:
-    from flyball.features.expressions.tree import walk
-
     for expression in expressions.values():
         for node in walk(expression):
             if node.op not in _NUMERIC:
                 raise Invalid(
                     f"numba compiles numbers, and {node!r} is {node.op}", "engine='python' runs all"
                 )
+
+
+def numba_can(expression: Expr, types: Mapping[str, str] = {}) -> bool:
+    """Whether it is of numbers and booleans only."""
+    try:
+        refuse_for_numba({"": expression})
+    except Invalid:
+        return False
+    kinds = column_kinds([expression], types)
+    typed = Typed(kinds)
+    return all(kind in "nb" for kind in kinds.values()) and all(typed.of(node) in ("n", "b") for node in walk(expression))
+

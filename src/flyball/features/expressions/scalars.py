@@ -85,7 +85,7 @@ def text_of(number: float) -> str | None:
 
 
 def bucket(text: str, buckets: int) -> float:
-    return float(int.from_bytes(md5(text.encode(), usedforsecurity=False).digest()[:8], "little") % buckets)
+    return float(int.from_bytes(md5(text.encode(), usedforsecurity=False).digest()[8:], "little") % buckets)
 
 
 @cache

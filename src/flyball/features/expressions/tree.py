@@ -259,7 +259,7 @@ class Texts:
         return _call("replace", self._of, old, new)
 
     def hash_bucket(self, buckets: int) -> Expr:
-        """A number in ``[0, buckets)``, the same in every engine and process: the low 8 bytes of MD5, modulo."""
+        """A number in ``[0, buckets)``, the same in every engine and process: the last 8 bytes of MD5, modulo."""
         return _call("hash_bucket", self._of, buckets)
 
     def to_time(self) -> Expr:
