@@ -212,7 +212,6 @@ def test_online_is_the_oracle_whatever_the_batches_and_their_order(
     service = Service("all", tuple(name for view in views() for name in view.features))
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(online_chunks, "HALF", 2)
-        patch.setattr("flyball.stores.online_lmdb.HALF", 2)
         store = open_online(f"lmdb:{folder}")
         for begin, end in zip([0, *cuts], [*cuts, len(source)], strict=True):
             for view in views():
@@ -275,7 +274,6 @@ def test_dropping_old_rows_changes_no_read_from_the_last_batch_on(source: list, 
     live = sorted(valid, key=lambda row: row["known"])  # a null happened has a null known
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(online_chunks, "HALF", 1)
-        patch.setattr("flyball.stores.online_lmdb.HALF", 1)
         store = open_online(f"lmdb:{folder}")
         reader = OnlineReader(reader_of, [view], store)
         for begin in range(0, len(live), size):

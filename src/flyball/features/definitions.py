@@ -304,6 +304,7 @@ class View(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, eq=False)
         """The name of this view's rows in an online store; changes only when the stored rows would."""
         stored = (
             self.base_name, self.entity, self.source, self.happened, self.known, self.stored_columns, self.row_id,
+            *(() if self.windows else ("without sums",)),
         )  # fmt: skip
         plain = not self.derived and self.where is None and not self.text_columns
         more = (self.derived, self.where, sorted(self.text_columns))

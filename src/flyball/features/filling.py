@@ -156,6 +156,7 @@ def put(
     if len(rows.codes) == 0:
         return store.append(view.stored_as, no_rows(), marks=marks) if marks else 0
     keep_us = None if history_s is None else (history_s + view.longest_s) * _SECOND
+    rows = msgspec.structs.replace(rows, sums=bool(view.windows))
     return store.append(view.stored_as, rows, keep_us=keep_us, marks=marks or {})
 
 

@@ -52,7 +52,7 @@ class ViewReader:
         self.name = view.name
         self.entity = view.entity
         self.prefix = view_address(view.stored_as)
-        self.layout = layout_of(len(view.stored_columns))
+        self.layout = layout_of(len(view.stored_columns), bool(view.windows))
         self.ttl_us = None if view.ttl_s is None else view.ttl_s * _SECOND
         places = {name: i for i, name in enumerate(view.stored_columns)}
         wanted = [name for name in view.columns if f"{view.name}:{name}" in slots]
@@ -98,7 +98,7 @@ class ViewReader:
         """
         columns, ready = _GLANCE.unpack_from(tail)
         layout = self.layout
-        if columns != layout.columns:
+        if columns != layout.mark:
             raise self.torn()
         end = len(tail) - layout.row_bytes
         if ready <= at_us and not self.windows:

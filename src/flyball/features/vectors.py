@@ -252,7 +252,7 @@ def _read_latest(view: ViewReader, tails: Sequence[Any], rows: Ints, at_us: int,
         raise view.torn()
     words = np.frombuffer(joined, np.float64).reshape(-1, width)
     bits = words.view(np.int64)
-    if (bits[:, 0] != layout.columns).any():
+    if (bits[:, 0] != layout.mark).any():
         raise view.torn()
     ready = bits[:, 4] <= at_us
     waiting: list[int] = []

@@ -26,7 +26,8 @@ class Rows(msgspec.Struct, frozen=True):
 
     ``values`` is ``(rows, columns)`` float64; NaN, infinities and numbers beyond 1e150 are nulls. ``row_ids`` tells
     rows apart that are equal in everything else; all 0 when there is nothing to tell them by. ``texts`` says which text
-    a value of a text column stands for (:func:`flyball.features.definitions.text_code`).
+    a value of a text column stands for (:func:`flyball.features.definitions.text_code`). Without ``sums`` no running
+    sums are kept beside the rows: for views that have no windows.
     """
 
     keys: Sequence[bytes]  # from pack_key
@@ -36,6 +37,7 @@ class Rows(msgspec.Struct, frozen=True):
     row_ids: NDArray[np.int64]
     values: NDArray[np.float64]
     texts: Mapping[int, str] = {}
+    sums: bool = True
 
 
 def no_rows() -> Rows:

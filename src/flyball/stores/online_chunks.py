@@ -10,12 +10,14 @@ the newer (decision 014). Otherwise what is stored does not depend on the order 
 its *tail*, kept at the key's own address; older ones are *closed*, filed under the time of their first row. Rows of one
 instant never straddle two chunks. Null is NaN. All words are 8 bytes, little-endian.
 
-header  n_columns | exact | rows before | newest ready before | newest ready | dropped until
-        | shift per column | (count, sum, sum of squares) before per column
+header  mark | exact | rows before | newest ready before | newest ready | dropped until
+        | shift per column | (count, sum, sum of squares) before per column | check
 row     happened | known | row id | newest ready so far in the chunk | values | (count, sum, sum of squares) per column
 
 Sums are of ``value - shift``; the shift is a whole number near the key's first value, so that squares stay small.
-``ready`` is the later of happened and known: from then on the row is visible.
+``ready`` is the later of happened and known: from then on the row is visible. A view without windows keeps no shifts and
+no sums (:attr:`Layout.sums`), a quarter of the bytes; the mark tells the number of columns and which of the two it is.
+``check`` makes all words of a chunk add up to a constant: adding a row changes it without a look at the others.
 """
 
 from __future__ import annotations
@@ -30,55 +32,60 @@ from numpy.typing import NDArray
 
 from flyball.errors import Unavailable
 
-HALF = 128  # a tail that outgrows twice this closes its first half
+HALF = 128  # a tail that outgrows twice this closes its first half; fewer rows where they are wide
+_HALF_BYTES = 12 << 10
 NEVER = -(1 << 63)  # before every time
-_EXACT_BELOW = float(1 << 53)
+EXACT_BELOW = float(1 << 53)
 _SQUARABLE = 1e150
-_HEAD = 6
+_AT_ONCE = 1 << 15
+HEAD_WORDS = 6
+_PLAIN = 1 << 32
+WHOLE = 0x666C7962616C6C32  # what the words of a whole chunk add up to
+_MASK = (1 << 64) - 1
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
 class Layout:
-    """Offsets and codecs for rows of ``columns`` values."""
+    """Offsets and codecs for rows of ``columns`` values, with running sums beside them or without."""
 
     __slots__ = (
-        "base",
         "columns",
-        "head",
+        "head_words",
         "header",
-        "prefix",
-        "prefix_at",
+        "mark",
         "row",
         "row_bytes",
         "row_words",
         "start",
+        "sums",
         "word",
     )
 
-    def __init__(self, columns: int) -> None:
-        self.columns = columns
-        self.head = struct.Struct("<6q")
+    def __init__(self, columns: int, sums: bool) -> None:
+        self.columns, self.sums = columns, sums
+        self.mark = columns if sums else columns | _PLAIN
+        summed = 4 * columns if sums else 0
         self.word = struct.Struct("<q")
-        self.base = struct.Struct(
-            f"<{4 * columns}d"
-        )  # shift per column, then (count, sum, squares) per column
-        self.header = struct.Struct(f"<6q{4 * columns}d")
-        self.row = struct.Struct(f"<4q{4 * columns}d")
-        self.prefix = struct.Struct(f"<{3 * columns}d")
-        self.start = 8 * (_HEAD + 4 * columns)  # where the first row begins
-        self.row_words = 4 + 4 * columns
+        # shift per column, then (count, sum, squares) per column
+        self.header = struct.Struct(f"<6q{summed}dQ")
+        self.row = struct.Struct(f"<4q{columns + summed * 3 // 4}d")
+        self.head_words = HEAD_WORDS + summed + 1
+        self.start = 8 * self.head_words  # where the first row begins
+        self.row_words = 4 + columns + summed * 3 // 4
         self.row_bytes = 8 * self.row_words
-        self.prefix_at = 8 * (4 + columns)
+
+    @property
+    def half(self) -> int:
+        """Rows of a closed chunk; a tail has at most twice as many."""
+        return min(HALF, max(16, _HALF_BYTES // self.row_bytes))
 
     def count(self, chunk: bytes | memoryview) -> int:
         """Rows in a chunk; a length that is no whole number of rows means the store is corrupt."""
         rows, rest = divmod(len(chunk) - self.start, self.row_bytes)
         if rest or rows < 1:
-            raise Unavailable(
-                "the online store holds a torn chunk", "flyball features materialize --rebuild fills it again"
-            )
+            raise torn()
         return rows
 
     def words(self, chunk: bytes | memoryview) -> Floats:
@@ -88,9 +95,36 @@ class Layout:
 
 
 @cache
-def layout_of(columns: int) -> Layout:
-    """The layout for this many columns."""
-    return Layout(columns)
+def layout_of(columns: int, sums: bool = True) -> Layout:
+    """The layout for this many columns; ``sums`` where the view has windows."""
+    return Layout(columns, sums)
+
+
+def layout_in(chunk: bytes | memoryview) -> Layout:
+    """The layout that a whole chunk says it has; anything else is a corrupt store."""
+    mark = int.from_bytes(chunk[:8], "little")
+    if not is_whole(chunk) or (mark & ~_PLAIN) > 1 << 16:
+        raise torn()
+    layout = layout_of(mark & ~_PLAIN, not mark & _PLAIN)
+    layout.count(chunk)
+    return layout
+
+
+def is_whole(chunk: bytes | memoryview) -> bool:
+    """Whether no bit of a chunk has changed since it was written."""
+    return len(chunk) % 8 == 0 and len(chunk) > 8 and _added(chunk) == WHOLE
+
+
+def torn() -> Unavailable:
+    """What a chunk that can't be right means."""
+    return Unavailable(
+        "the online store holds a torn chunk", "flyball features materialize --rebuild fills it again"
+    )
+
+
+def _added(words: bytes | memoryview) -> int:
+    """All words of some bytes added up, in 64 bits."""
+    return int(np.frombuffer(words, dtype="<u8").sum())
 
 
 def bare_rows(happened: Ints, known: Ints, row_ids: Ints, values: Floats) -> Floats:
@@ -98,17 +132,24 @@ def bare_rows(happened: Ints, known: Ints, row_ids: Ints, values: Floats) -> Flo
     rows = np.empty((len(happened), 3 + values.shape[1]), dtype=np.float64)
     bits = rows.view(np.int64)
     bits[:, 0], bits[:, 1], bits[:, 2] = happened, known, row_ids
-    rows[:, 3:] = clean(values)
+    for begin in range(0, len(rows), _AT_ONCE):  # what is worked on stays in the processor's cache
+        rows[begin : begin + _AT_ONCE, 3:] = clean(values[begin : begin + _AT_ONCE])
     return rows
 
 
 def clean(values: Floats) -> Floats:
     """One zero, one null: NaN, infinities and what has no square as a float become NaN."""
-    return np.where(np.abs(values) <= _SQUARABLE, values + 0.0, np.nan)
+    plain = values + 0.0
+    odd = ~(np.abs(plain) <= _SQUARABLE)
+    if odd.any():
+        plain[odd] = np.nan
+    return plain
 
 
 def bare_of(layout: Layout, chunk: bytes | memoryview) -> Floats:
-    """The rows of a chunk without their sums."""
+    """The rows of a whole chunk without their sums; one that a bit has changed in is refused."""
+    if not is_whole(chunk):
+        raise torn()
     words = layout.words(chunk)
     return np.concatenate((words[:, :3], words[:, 4 : 4 + layout.columns]), axis=1)
 
@@ -166,36 +207,55 @@ def shifts_of(rows: Floats) -> tuple[float, ...]:
 class Header:
     """The header of one chunk, as an object while chunks are built."""
 
-    __slots__ = ("before_ready", "dropped", "exact", "ready", "rows_before", "shifts", "sums_before")
+    __slots__ = ("before_ready", "check", "dropped", "exact", "ready", "rows_before", "shifts", "sums_before")
 
     def __init__(self, layout: Layout, shifts: Sequence[float]) -> None:
         self.exact = 1
-        self.rows_before = 0
+        self.rows_before = self.check = 0
         self.before_ready = self.ready = self.dropped = NEVER
-        self.shifts: list[float] = list(shifts)
-        self.sums_before: list[float] = [0.0] * (3 * layout.columns)
+        self.shifts: list[float] = list(shifts) if layout.sums else []
+        self.sums_before: list[float] = [0.0] * (3 * layout.columns) if layout.sums else []
 
     @classmethod
     def read(cls, layout: Layout, chunk: bytes | memoryview) -> Header:
         """The header in a chunk; another number of columns than expected means the store is corrupt."""
-        columns, exact, rows_before, before_ready, ready, dropped, *floats = layout.header.unpack_from(chunk)
-        if columns != layout.columns:
+        if len(chunk) < layout.start:
+            raise torn()
+        mark, exact, rows_before, before_ready, ready, dropped, *floats, check = layout.header.unpack_from(
+            chunk
+        )
+        if mark != layout.mark:
             raise Unavailable(
-                f"the online store holds rows of {columns} columns where {layout.columns} belong",
+                f"the online store holds rows of {mark & ~_PLAIN} columns where {layout.columns} belong",
                 "flyball features materialize --rebuild fills it again",
             )
-        header = cls(layout, floats[: layout.columns])
+        summed = layout.columns if layout.sums else 0
+        header = cls(layout, floats[:summed])
         header.exact, header.rows_before, header.before_ready = exact, rows_before, before_ready
-        header.ready, header.dropped = ready, dropped
-        header.sums_before = floats[layout.columns :]
+        header.ready, header.dropped, header.check = ready, dropped, check
+        header.sums_before = floats[summed:]
         return header
 
     def pack(self, layout: Layout) -> bytes:
-        """Its bytes."""
+        """Its bytes, the check as it is noted."""
         return layout.header.pack(
-            layout.columns, self.exact, self.rows_before, self.before_ready, self.ready, self.dropped,
-            *self.shifts, *self.sums_before,
+            layout.mark, self.exact, self.rows_before, self.before_ready, self.ready, self.dropped,
+            *self.shifts, *self.sums_before, self.check,
         )  # fmt: skip
+
+    def with_rows(self, layout: Layout, body: bytes) -> bytes:
+        """The chunk of this header and these rows, its check made anew."""
+        self.check = 0
+        self.check = (WHOLE - _added(self.pack(layout)) - _added(body)) & _MASK
+        return self.pack(layout) + body
+
+
+def with_dropped(layout: Layout, tail: bytes, until_us: int) -> bytes:
+    """The tail, noting that rows of its key were dropped until then."""
+    header = Header.read(layout, tail)
+    header.check = (header.check + header.dropped - until_us) & _MASK
+    header.dropped = until_us
+    return header.pack(layout) + tail[layout.start :]
 
 
 def build(layout: Layout, header: Header, rows: Floats) -> list[tuple[int, bytes]]:
@@ -205,20 +265,21 @@ def build(layout: Layout, header: Header, rows: Floats) -> list[tuple[int, bytes
     """
     happened = np.ascontiguousarray(rows.view(np.int64)[:, 0])
     chunks: list[tuple[int, bytes]] = []
-    for begin, end in _cuts(happened):
+    for begin, end in cuts(happened, layout.half):
         words = np.empty((end - begin, layout.row_words), dtype=np.float64)
         words[:, :3] = rows[begin:end, :3]
         bits = words.view(np.int64)
         bits[:, 3] = np.maximum.accumulate(np.maximum(bits[:, 0], bits[:, 1]))
         values = rows[begin:end, 3:]
         words[:, 4 : 4 + layout.columns] = values
-        sums = _running_sums(values, header)
-        words[:, 4 + layout.columns :] = sums
+        if layout.sums:
+            words[:, 4 + layout.columns :] = _running_sums(values, header)
         header.ready = max(header.before_ready, int(bits[-1, 3]))
-        chunks.append((int(happened[begin]), header.pack(layout) + words.tobytes()))
+        chunks.append((int(happened[begin]), header.with_rows(layout, words.tobytes())))
         header.rows_before += end - begin
         header.before_ready = header.ready
-        header.sums_before = [a + b for a, b in zip(header.sums_before, sums[-1].tolist(), strict=True)]
+        last = words[-1, 4 + layout.columns :].tolist()
+        header.sums_before = [a + b for a, b in zip(header.sums_before, last, strict=True)]
     return chunks
 
 
@@ -234,23 +295,23 @@ def _running_sums(values: Floats, header: Header) -> Floats:
             (b + s for b, s in zip(header.sums_before[2::3], sums[-1, 2::3].tolist(), strict=True)),
             default=0.0,
         )
-        header.exact = int(whole and top < _EXACT_BELOW)
+        header.exact = int(whole and top < EXACT_BELOW)
     return sums
 
 
-def _cuts(happened: Ints) -> list[tuple[int, int]]:
-    """Where to cut sorted times into chunks of HALF, never inside one instant; the tail keeps HALF to 2 HALF."""
-    cuts, begin, total = [], 0, len(happened)
-    while total - begin > 2 * HALF:
-        end = int(np.searchsorted(happened, happened[begin + HALF], side="left"))
-        if end <= begin:  # HALF rows of one instant: the chunk takes all of them
+def cuts(happened: Ints, half: int) -> list[tuple[int, int]]:
+    """Where to cut sorted times into chunks of ``half``, never inside one instant; the tail keeps one to two halves."""
+    found, begin, total = [], 0, len(happened)
+    while total - begin > 2 * half:
+        end = int(np.searchsorted(happened, happened[begin + half], side="left"))
+        if end <= begin:  # a half of one instant: the chunk takes all of them
             end = int(np.searchsorted(happened, happened[begin], side="right"))
         if end >= total:
             break
-        cuts.append((begin, end))
+        found.append((begin, end))
         begin = end
-    cuts.append((begin, total))
-    return cuts
+    found.append((begin, total))
+    return found
 
 
 def extend(layout: Layout, tail: bytes | memoryview | None, rows: Sequence[tuple[Any, ...]]) -> bytes:
@@ -262,30 +323,38 @@ def extend(layout: Layout, tail: bytes | memoryview | None, rows: Sequence[tuple
     columns = layout.columns
     if tail is None:
         first = [_first(row, i) for i in range(columns) for row in rows[:1]]
-        header, body = Header(layout, first), b""
-        newest, sums = NEVER, [0.0] * (3 * columns)
+        header, old, added = Header(layout, first), b"", WHOLE
+        newest, sums = NEVER, [0.0] * (3 * columns) if layout.sums else []
     else:
-        header, body = Header.read(layout, tail), bytes(tail[layout.start :])
+        header, old = Header.read(layout, tail), bytes(tail[layout.start :])
+        added = _added(tail[: layout.start])
         last = layout.row.unpack_from(tail, len(tail) - layout.row_bytes)
         newest, sums = last[3], list(last[4 + columns :])
-    parts = [b"", body]
+    packed = []
     for row in rows:
         happened, known, row_id, *values = row
         newest = max(newest, happened, known)
-        for i, value in enumerate(values):
-            if value == value:  # noqa: PLR0124 (only NaN differs from itself)
-                shifted = value - header.shifts[i]
-                sums[3 * i] += 1.0
-                sums[3 * i + 1] += shifted
-                sums[3 * i + 2] += shifted * shifted
-                if header.exact and not (
-                    shifted.is_integer() and header.sums_before[3 * i + 2] + sums[3 * i + 2] < _EXACT_BELOW
-                ):
-                    header.exact = 0
-        parts.append(layout.row.pack(happened, known, row_id, newest, *values, *sums))
-    header.ready = max(header.before_ready, newest)
-    parts[0] = header.pack(layout)
-    return b"".join(parts)
+        if layout.sums:
+            _add_to(sums, values, header)
+        packed.append(layout.row.pack(happened, known, row_id, newest, *values, *sums))
+    header.ready, header.check = max(header.before_ready, newest), 0
+    new = b"".join(packed)
+    header.check = (added - _added(header.pack(layout)) - _added(new)) & _MASK
+    return header.pack(layout) + old + new
+
+
+def _add_to(sums: list[float], values: Sequence[float], header: Header) -> None:
+    """Add a row's values to the running sums."""
+    for i, value in enumerate(values):
+        if value == value:  # noqa: PLR0124 (only NaN differs from itself)
+            shifted = value - header.shifts[i]
+            sums[3 * i] += 1.0
+            sums[3 * i + 1] += shifted
+            sums[3 * i + 2] += shifted * shifted
+            if header.exact and not (
+                shifted.is_integer() and header.sums_before[3 * i + 2] + sums[3 * i + 2] < EXACT_BELOW
+            ):
+                header.exact = 0
 
 
 def _first(row: Sequence[Any], column: int) -> float:

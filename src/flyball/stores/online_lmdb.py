@@ -20,23 +20,19 @@ import numpy as np
 from flyball.errors import Invalid, Unavailable
 from flyball.stores.online import Rows, two_texts, view_address
 from flyball.stores.online_chunks import (
-    HALF,
     NEVER,
     Floats,
     Header,
     Layout,
-    bare_of,
-    bare_rows,
     build,
-    extend,
-    in_order,
     layout_of,
     shifts_of,
+    with_dropped,
 )
+from flyball.stores.online_tails import Batch, grown, other_columns, rebuilt, sorted_batch
 
 T = TypeVar("T")
 _MAP_BYTES = 4 << 30  # address space, not disk; doubled when it is full
-_FEW = 16  # rows of one key up to which plain Python beats NumPy
 _BIAS = 1 << 63  # signed times sort as unsigned big-endian bytes
 _VIEWS = b"\x00views\x00"  # records of views: shorter than any address of a key
 _MARKS = b"\x00marks\x00"
@@ -203,35 +199,20 @@ class LmdbOnline:
     ) -> int:
         if len(rows.codes) == 0 and not marks:
             return 0
-        layout = layout_of(rows.values.shape[1])
-        bare = bare_rows(rows.happened, rows.known, rows.row_ids, rows.values)
-        order = in_order(rows.codes, bare)
-        bare, codes = bare[order], rows.codes[order]
-        starts = [0, *(np.flatnonzero(codes[1:] != codes[:-1]) + 1).tolist()] if len(codes) else []
-        groups = list(zip(starts, [*starts[1:], len(codes)], codes[starts].tolist(), strict=False))
-        as_of = int(rows.known.min()) if len(codes) else 0
-        prefix = view_address(view)
-        plain = _tuples(bare) if len(bare) <= 4096 else None  # at once: one call for 50 rows instead of 50
+        layout, batch, keys = sorted_batch(rows)
+        as_of = int(rows.known.min()) if len(batch) else 0
         texts = {code: text for code, text in rows.texts.items() if self._texts.get(code) != text}
+        prefix = view_address(view)
 
         def write(txn: Any) -> int:
             for name, value in marks.items():
                 txn.put(_mark_key(name), prefix + value)
             for code, text in texts.items():
                 _note_text(txn, code, text)
-            if not groups:
+            if len(batch) == 0:
                 return 0
-            _note_view(txn, view, layout.columns)
-            new = 0
-            for begin, end, code in groups:
-                address = prefix + rows.keys[code]
-                added, closed = _merge(
-                    txn, layout, address, bare[begin:end], plain[begin:end] if plain else None
-                )
-                new += added
-                if closed and keep_us is not None:
-                    _drop(txn, layout, address, as_of - keep_us, as_of)
-            return new
+            fresh = _note_view(txn, view, layout)
+            return _merge(txn, layout, prefix, keys, batch, fresh, as_of, keep_us)
 
         new = self._write(write)
         self._texts.update(texts)
@@ -246,12 +227,15 @@ class LmdbOnline:
             reading.close()
 
     def expire(self, view: str, before_us: int, *, as_of_us: int) -> int:
-        columns = self.views().get(view)
-        if columns is None:
+        prefix = view_address(view)
+        if view not in self.views():
             return 0
-        layout, prefix = layout_of(columns), view_address(view)
 
         def write(txn: Any) -> int:
+            record = txn.get(_VIEWS + prefix)
+            if record is None:
+                return 0
+            layout = layout_of(*msgspec.msgpack.decode(record)[1:])
             tails = _tails(txn, prefix)
             return sum(_drop(txn, layout, address, before_us, as_of_us) for address in tails)
 
@@ -280,7 +264,7 @@ class LmdbOnline:
                 return {}
             found = {}
             for key in _keys(reading._txn, _VIEWS):
-                name, columns = msgspec.msgpack.decode(reading._txn.get(key))
+                name, columns, _ = msgspec.msgpack.decode(reading._txn.get(key))
                 found[name] = columns
             return found
         finally:
@@ -317,7 +301,7 @@ class LmdbOnline:
         self._shared.open(readonly=False)
         while True:
             try:
-                with self._shared.env.begin(write=True) as txn:
+                with self._shared.env.begin(write=True, buffers=True) as txn:
                     return work(txn)
             except lmdb.MapFullError:
                 self._shared.grow()
@@ -328,29 +312,45 @@ class LmdbOnline:
 
 
 def _merge(
-    txn: Any, layout: Layout, address: bytes, rows: Floats, plain: list[tuple[Any, ...]] | None
-) -> tuple[int, bool]:
-    """Add sorted distinct rows to one key; returns how many were new, and whether chunks may have been closed."""
-    tail = txn.get(address)
-    if tail is None:
-        if len(rows) <= _FEW:
-            txn.put(address, extend(layout, None, plain or _tuples(rows)))
-        else:
-            _put(txn, address, build(layout, Header(layout, shifts_of(rows)), rows))
-        return len(rows), len(rows) > 2 * HALF
-    count = layout.count(tail)
-    first = int(rows[0].view(np.int64)[0])
-    if (
-        first > layout.word.unpack_from(tail, len(tail) - layout.row_bytes)[0]
-        and count + len(rows) <= 2 * HALF
-    ):
-        txn.put(address, extend(layout, tail, plain or _tuples(rows)))
-        return len(rows), False
-    return _rewrite(txn, layout, address, tail, rows), True
+    txn: Any,
+    layout: Layout,
+    prefix: bytes,
+    keys: Sequence[bytes],
+    batch: Batch,
+    fresh: bool,
+    as_of: int,
+    keep_us: int | None,
+) -> int:
+    """Add a batch to its keys, some thousand at a time: all tails are read, then all written; returns how many are new."""
+    new = 0
+    for first, last in batch.slices():
+        codes = batch.codes[first:last].tolist()
+        addresses = [prefix + keys[code] for code in codes]
+        tails: list[memoryview | None] = [None] * len(addresses) if fresh else [*map(txn.get, addresses)]
+        made = grown(layout, batch, first, tails)
+        hard = [
+            (first + at, addresses[at], None if tails[at] is None else bytes(tails[at]))  # type: ignore[arg-type]
+            for at, tail in enumerate(made)
+            if tail is None
+        ]  # taken from the map before the first write may move them
+        with txn.cursor() as cursor:
+            items = zip(addresses, made, strict=True)
+            cursor.putmulti([item for item in items if item[1]] if hard else items)
+        new += int(batch.counts[first:last].sum())
+        for group, address, tail in hard:
+            rows = batch.of(group)
+            new -= len(rows)
+            new += _rewrite(txn, layout, address, tail, rows)
+            if keep_us is not None:
+                _drop(txn, layout, address, as_of - keep_us, as_of)
+    return new
 
 
-def _rewrite(txn: Any, layout: Layout, address: bytes, tail: bytes, rows: Floats) -> int:
+def _rewrite(txn: Any, layout: Layout, address: bytes, tail: bytes | None, rows: Floats) -> int:
     """Merge rows into the chunks they belong to and build all from there anew: for late rows and full tails."""
+    if tail is None:
+        _put(txn, address, build(layout, Header(layout, shifts_of(rows)), rows))
+        return len(rows)
     first = int(rows.view(np.int64)[0, 0])
     touched: list[bytes] = []
     if first < layout.word.unpack_from(tail, layout.start)[0]:
@@ -360,18 +360,13 @@ def _rewrite(txn: Any, layout: Layout, address: bytes, tail: bytes, rows: Floats
                 touched = [key]  # a later chunk that still begins early enough takes its place
             else:
                 touched.append(key)
-    chunks = [txn.get(key) for key in touched] + [tail]
-    header = Header.read(layout, chunks[0])
-    header.dropped = Header.read(layout, tail).dropped
-    old = np.concatenate([bare_of(layout, chunk) for chunk in chunks])
-    both = np.concatenate((old, rows))
-    both = both[in_order(np.zeros(len(both), dtype=np.int64), both)]
-    if len(both) == len(old):
-        return 0
-    for key in touched:
-        txn.delete(key)
-    _put(txn, address, build(layout, header, both))
-    return len(both) - len(old)
+    chunks = [bytes(txn.get(key)) for key in touched] + [tail]
+    chunks_made, new = rebuilt(layout, chunks, rows)
+    if new:
+        for key in touched:
+            txn.delete(key)
+        _put(txn, address, chunks_made)
+    return new
 
 
 def _put(txn: Any, address: bytes, chunks: list[tuple[int, bytes]]) -> None:
@@ -388,7 +383,7 @@ def _drop(txn: Any, layout: Layout, address: bytes, before_us: int, as_of_us: in
     keys = list(_closed_keys(txn, address))
     if not keys:
         return 0
-    tail = txn.get(address)
+    tail = bytes(txn.get(address))
     dropped, until = 0, NEVER
     for key, following in zip(keys, [*keys[1:], None], strict=True):
         after = layout.words(tail if following is None else txn.get(following)).view(np.int64)
@@ -399,15 +394,8 @@ def _drop(txn: Any, layout: Layout, address: bytes, before_us: int, as_of_us: in
         dropped += len(words)
         txn.delete(key)
     if dropped:
-        header = Header.read(layout, tail)
-        header.dropped = until
-        txn.put(address, header.pack(layout) + tail[layout.start :])
+        txn.put(address, with_dropped(layout, tail, until))
     return dropped
-
-
-def _tuples(rows: Floats) -> list[tuple[Any, ...]]:
-    times, values = rows.view(np.int64)[:, :3].tolist(), rows[:, 3:].tolist()
-    return [(*time, *value) for time, value in zip(times, values, strict=True)]
 
 
 def _chunk_key(address: bytes, begins_us: int) -> bytes:
@@ -450,21 +438,19 @@ def _note_text(txn: Any, code: int, text: str) -> None:
     kept = txn.get(_text_key(code))
     if kept is None:
         txn.put(_text_key(code), text.encode())
-    elif kept != text.encode():
+    elif bytes(kept) != text.encode():
         raise two_texts(code, str(kept, "utf-8"), text)
 
 
-def _note_view(txn: Any, view: str, columns: int) -> None:
+def _note_view(txn: Any, view: str, layout: Layout) -> bool:
+    """Write down a view's name and columns; whether it is new. Other columns than it has are refused."""
     key = _VIEWS + view_address(view)
     found = txn.get(key)
-    record = msgspec.msgpack.encode((view, columns))
     if found is None:
-        txn.put(key, record)
-    elif found != record:
-        raise Invalid(
-            f"the online store holds view {view!r} with {msgspec.msgpack.decode(found)[1]} columns, not {columns}",
-            "clear the view first, then materialize it again",
-        )
+        txn.put(key, msgspec.msgpack.encode((view, layout.columns, layout.sums)))
+        return True
+    other_columns(view, layout, bytes(found))
+    return False
 
 
 def _whole(env: Any, path: Path) -> None:
