@@ -14,6 +14,7 @@ from flyball.errors import FlyballError
 NAMES = (
     "imports",
     "features",
+    "features_online",
     "serving",
     "ledger",
     "eprocess",
