@@ -34,6 +34,7 @@ MODULES = (
     "sources",
     "filling",
     "training",
+    "verifying",
     "feast",
     "pipelines",
     "serving",
