@@ -6,7 +6,8 @@ DataFrame, which nobody else can reach, is shipped. A part holds the rows of its
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 
@@ -43,21 +44,30 @@ PART_ROWS = 20_000_000  # of a source, about, that one task holds to finish a pa
 _BATCH_ROWS = 1_000_000
 
 
+@contextmanager
+def joins(compute: str) -> Iterator[Callable[[View, list[str], Asked, Frame], dict[str, pl.Series]]]:
+    """A function that joins one view's features (its own names for them) to questions, like
+    :func:`flyball.features.joining.join`, by the workers that ``compute`` names.
+    """
+    with opened(compute) as pool:
+        yield partial(_joined_view, pool)
+
+
 def joined(
     asked: Asked, wanted: Sequence[str], views: Iterable[View], sources: Mapping[str, Frame], compute: str
 ) -> list[pl.Series]:
     """One column per wanted ``view:feature``, in order: the answers of :func:`flyball.features.offline.joined`."""
     columns: dict[str, pl.Series] = {}
-    with opened(compute) as pool:
+    with joins(compute) as join_view:
         for view in views:
             names = [feature.partition(":")[2] for feature in view.features if feature in wanted]
-            found = _joined_view(view, names, asked, source_of(view, sources), pool)
+            found = join_view(view, names, asked, source_of(view, sources))
             columns.update((f"{view.name}:{name}", series) for name, series in found.items())
     return [columns[name].alias(name) for name in wanted]
 
 
 def _joined_view(
-    view: View, names: list[str], asked: Asked, source: Frame, pool: Pool
+    pool: Pool, view: View, names: list[str], asked: Asked, source: Frame
 ) -> dict[str, pl.Series]:
     taken_from(view, source.clear() if isinstance(source, pl.DataFrame) else source)  # names what is missing
     keys_asked = keys_of(asked.frame, view.entity, asked.said)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from contextlib import contextmanager
+from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ def features_of(
     names: Mapping[str, str],
     *,
     memory_bytes: int = MEMORY_BYTES,
+    compute: str = "",
 ) -> pl.DataFrame:
     """Entity rows with their features: ``names`` says which, in order, and what each is called in the answer.
 
@@ -50,24 +52,33 @@ def features_of(
     """
     asked = Asked.of(entities, at)
     columns = []
-    for view in vector.views:
-        wanted = [name for name in view.features if name in vector.looked_up]
-        found = join(
-            view,
-            [name.partition(":")[2] for name in wanted],
-            asked,
-            source_for(view),
-            memory_bytes=memory_bytes,
-        )
-        for name in wanted:
-            series = found[name.partition(":")[2]].alias(name)
-            columns.append(series.cast(_DTYPES[vector.type_of(name)], strict=False))
+    with _joins(compute, memory_bytes) as join_view:
+        for view in vector.views:
+            wanted = [name for name in view.features if name in vector.looked_up]
+            found = join_view(view, [name.partition(":")[2] for name in wanted], asked, source_for(view))
+            for name in wanted:
+                series = found[name.partition(":")[2]].alias(name)
+                columns.append(series.cast(_DTYPES[vector.type_of(name)], strict=False))
     frame = entities.hstack(columns)
     if vector.computed:
         from flyball.features.on_demand import compute_frame
 
         frame = compute_frame(vector, frame)
     return frame.select(*entities.columns, *(pl.col(name).alias(called) for name, called in names.items()))
+
+
+@contextmanager
+def _joins(
+    compute: str, memory_bytes: int
+) -> Iterator[Callable[[View, list[str], Asked, Frame], dict[str, pl.Series]]]:
+    """The join of one view: of this process, or of the workers that ``compute`` names."""
+    if compute:
+        from flyball.features.distributed import joins
+
+        with joins(compute) as join_view:
+            yield join_view
+    else:
+        yield partial(join, memory_bytes=memory_bytes)
 
 
 def check(vector: Vector, names: Mapping[str, str], columns: list[str]) -> None:
@@ -129,11 +140,12 @@ class TrainingSet:
         source_for: Sources,
         *,
         memory_bytes: int = MEMORY_BYTES,
+        compute: str = "",
         keep: Callable[[str, Path, TrainingSet], Any] | None = None,
     ) -> None:
         self.vector, self.names = vector, dict(names)
         self._given, self._at, self._source_for = entities, at, source_for
-        self._memory_bytes, self._keep = memory_bytes, keep
+        self._memory_bytes, self._compute, self._keep = memory_bytes, compute, keep
 
     def __repr__(self) -> str:
         return f"<TrainingSet of {', '.join(self.names)}>"
@@ -202,7 +214,13 @@ class TrainingSet:
     def _joined(self, rows: pl.DataFrame, at: str) -> pl.DataFrame:
         rows = in_utc(rows, at)
         return features_of(
-            self.vector, rows, at, self._source_for, self.names, memory_bytes=self._memory_bytes
+            self.vector,
+            rows,
+            at,
+            self._source_for,
+            self.names,
+            memory_bytes=self._memory_bytes,
+            compute=self._compute,
         )
 
     def _write(self, path: Path, folder: Path, rows_at_once: int) -> None:

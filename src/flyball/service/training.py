@@ -36,6 +36,7 @@ def get_historical_features(
     sources: Mapping[str, Any] | None = None,
     full_feature_names: bool | None = None,
     memory_bytes: int | None = None,
+    compute: str = "",
     ws: Workspace | None = None,
 ) -> TrainingSet:
     """Entity rows with every feature as it was known at the row's time: each row once, in order, with all its columns.
@@ -53,6 +54,8 @@ def get_historical_features(
     ``full_feature_names`` as Feast calls them: ``view__feature`` (True), ``feature`` (False). ``sources`` gives rows in
     place of the project's own, by source. As of t only rows with ``happened <= t`` and ``known <= t`` exist; a latest
     value is null when ``t - happened`` exceeds the view's ttl.
+
+    ``compute="ray"`` (or ``"processes:4"``) splits the join by entity over a cluster (or processes of this machine).
 
     Nothing is read before ``.to_df()`` (pandas), ``.to_polars()``, ``.to_arrow()``, ``.to_parquet(path)`` or
     ``.save(name)``, which keeps it as a snapshot with its lineage.
@@ -82,6 +85,7 @@ def get_historical_features(
         lambda rows: _timed(rows, at if entities is not None else at or _AT),
         source_for,
         memory_bytes=MEMORY_BYTES if memory_bytes is None else memory_bytes,
+        compute=compute,
         keep=lambda name, path, made: _keep(ws, name, path, made, sources),
     )
 
@@ -98,13 +102,14 @@ def join(
     out: str = "",
     save: str = "",
     rows: int = 20,
+    compute: str = "",
     ws: Workspace = CURRENT,
 ) -> Any:
     """Join features to entity rows as they were known at each row's time: training data.
 
     ENTITIES is a Parquet, CSV or JSON file or an SQL query; without it, --start, --end and --every say when. --features
     names a service, or features (again for each). --out FILE.parquet writes the set, --save NAME keeps it as a
-    snapshot; without either, its first --rows are shown.
+    snapshot; without either, its first --rows are shown. --compute ray (or processes:4) splits it by entity.
     """
     names = [name.strip() for text in features for name in text.split(",") if name.strip()]
     wanted: Wanted = names[0] if len(names) == 1 and ":" not in names[0] else names
@@ -115,6 +120,7 @@ def join(
         start=start or None,
         end=end or None,
         every=every or None,
+        compute=compute,
         ws=ws,
     )
     if out:

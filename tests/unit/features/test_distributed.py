@@ -19,6 +19,8 @@ from flyball.features.distributed import joined
 from flyball.features.joining import Asked
 from flyball.features.partitions import divided, part_of
 from flyball.features.pools import opened
+from flyball.service.training import get_historical_features
+from flyball.service.workspace import Workspace
 
 START = datetime(2013, 4, 1, tzinfo=UTC)
 VIEW = View(
@@ -130,3 +132,23 @@ def test_ray_does_not_fill_a_file_of_one_machine(tmp_path: Path) -> None:
 
 def _refuse() -> list[pl.DataFrame]:
     raise NotFound("no such thing", "look elsewhere")
+
+
+def test_a_training_set_is_the_same_by_processes(tmp_path: Path) -> None:
+    (tmp_path / "flyball.toml").write_text('[project]\nname = "p"\ndefinitions = ["defs.py"]\n')
+    (tmp_path / "defs.py").write_text(
+        "from flyball.features import Source, View, mean\n"
+        "route = View('route', ('carrier', 'origin'), Source('landings', 'parquet:rows.parquet'), "
+        "happened='landed_at', known='known_at', columns=('delay',), windows=(mean('delay', '6h'),))\n"
+    )
+    source, entities = tables(300, 40)
+    source.write_parquet(tmp_path / "rows.parquet")
+    ws = Workspace.open(tmp_path)
+    asked = entities.with_columns(pl.col("t").dt.replace_time_zone("UTC"))
+    features = ["route:delay", "route:delay_mean_6h"]
+    here, there = (
+        get_historical_features(asked, features, at="t", compute=compute, ws=ws).to_polars()
+        for compute in ("", "processes:1")
+    )
+    assert here["route:delay"].null_count() < 40
+    assert_frame_equal(here, there)
