@@ -303,6 +303,9 @@ def sorted_by(codes: Ints, times: Ints) -> tuple[Ints, Instants]:
         packed = pl.Series(packed).sort().to_numpy()
         order = packed & ((1 << row_bits) - 1)
         packed = packed >> row_bits
+    elif _ascending(times):  # the order is that of the keys alone
+        order = _order_of(codes)
+        packed = gathered(packed, order)
     else:
         both = pl.DataFrame({"packed": packed}).with_row_index("row").sort("packed", maintain_order=True)
         packed, order = both["packed"].to_numpy(), both["row"].to_numpy().astype(np.int64)
@@ -330,14 +333,23 @@ def _packed(codes: Ints, times: Ints) -> Instants:
 
 def _sorted_by_time_first(codes: Ints, times: Ints) -> tuple[Ints, Instants]:
     """For times too fine to be packed with their key: by time, then by key, which keeps that order."""
+    if _ascending(times):
+        order = _order_of(codes)
+    else:
+        by_time = np.argsort(times, kind="stable")
+        order = gathered(by_time, _order_of(gathered(codes, by_time))).copy()
+    return order, Instants(None, 0, 0, 1, (gathered(codes, order), gathered(times, order)))
+
+
+def _ascending(times: Ints) -> bool:
+    return all((part[1:] >= part[:-1]).all() for part in (times[:10_000], times))
+
+
+def _order_of(codes: Ints) -> Ints:
+    """A stable order of whole numbers from 0 on that leave room for a place beside them."""
     bits = (len(codes) - 1).bit_length()
-    by_time = None if (times[1:] >= times[:-1]).all() else np.argsort(times, kind="stable")
-    first = codes if by_time is None else gathered(codes, by_time)
-    packed = pl.Series((first << bits) | np.arange(len(codes))).sort().to_numpy()
-    order = packed & ((1 << bits) - 1)
-    if by_time is not None:
-        order = gathered(by_time, order).copy()
-    return order, Instants(None, 0, 0, 1, (packed >> bits, gathered(times, order)))
+    packed = pl.Series((codes << bits) | np.arange(len(codes))).sort().to_numpy()
+    return packed & ((1 << bits) - 1)
 
 
 def _unit(times: Ints, low: int) -> int:
@@ -382,11 +394,12 @@ def _settle_ties(
     tied = np.zeros(len(rows), dtype=bool)
     tied[1:] |= same
     tied[:-1] |= same
-    among = rows[tied]
-    group = np.cumsum(np.concatenate(([True], ~same)))[tied]
+    places = np.flatnonzero(tied)
+    among = rows[places]
+    group = np.cumsum(~same[np.maximum(places - 1, 0)] | (places == 0))
     if known is not None:
         among = among[np.lexsort((among, known[among], group))]
-        rows[tied] = among
+        rows[places] = among
         late_ones = known[among]
         new_group = np.concatenate(([True], (np.diff(group) != 0) | (np.diff(late_ones) != 0)))
         group = np.cumsum(new_group)
@@ -397,7 +410,7 @@ def _settle_ties(
         full = np.ones(len(group), dtype=bool)
     if not full.any():
         return None
-    places = np.flatnonzero(tied)[full]
+    places = places[full]
     again = _repeated(group[full], among[full], row_ids, values_of)
     if not again.any():
         return None
