@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from flyball.errors import Invalid, nearest
+from flyball.errors import Invalid, Unavailable, nearest
 from flyball.features.definitions import View
 from flyball.features.events import Frame, floats_of, keys_of, row_ids_of, said_of, taken_from, times_us
 from flyball.features.index import Index, Questions, index_of, newest
@@ -26,6 +26,7 @@ from flyball.stores.online_chunks import NEVER, Floats, Ints, clean
 MEMORY_BYTES = 2 << 30  # of a source's rows, before they are spilled
 _BATCH_BYTES = 96 << 20
 _PARTS = 64
+_MOST = 0.75  # with a greater share of rows that matter, the others are not sorted out
 _SECOND = 1_000_000
 _CODE = "code of the key"  # a column's name that no source has
 
@@ -131,13 +132,18 @@ def _rows_that_matter(view: View, keys: Keys, span: Span, frame: pl.DataFrame) -
     codes = keys.codes(keys_of(frame, view.entity, said))
     clocks = [times_us(frame[name], said) for name in dict.fromkeys((view.happened, view.known))]
     count = codes >= 0
-    for name, times in zip((view.happened, view.known), clocks, strict=False):
-        count &= times <= span.high
+    for place, name in enumerate(dict.fromkeys((view.happened, view.known))):
+        count &= clocks[place] <= span.high
         if frame[name].null_count():
-            count &= frame[name].is_not_null().to_numpy()
+            there = frame[name].is_not_null().to_numpy()
+            count &= there
+            clocks[place] = np.where(there, clocks[place], clocks[place][np.argmax(there)])
     if span.low > NEVER:
         count &= clocks[0] >= span.low
-    if count.all():
+    if np.count_nonzero(count) > _MOST * len(count):
+        # Few rows are left out: they become rows of a key that nobody asks for, and nothing needs to be copied.
+        if not count.all():
+            codes = np.where(count, codes, len(keys))
         return Rows(frame, codes, clocks[0], clocks[1] if len(clocks) > 1 else None)
     picked = np.flatnonzero(count)
     happened, *known = (times[picked] for times in clocks)
@@ -183,7 +189,7 @@ def _index(view: View, rows: Rows, keys: int, texts: dict[int, str]) -> Index:
         row_ids = row_ids_of([rows.frame[name] for name in view.row_id], len(rows.frame), said_of(view))
         row_ids = row_ids if rows.picked is None else row_ids[rows.picked]
     width = len(view.stored_columns)
-    return index_of(rows.codes, rows.happened, rows.known, take, row_ids=row_ids, width=width, keys=keys)
+    return index_of(rows.codes, rows.happened, rows.known, take, row_ids=row_ids, width=width, keys=keys + 1)
 
 
 def _latest(view: View, rows: Rows, column: str, at: Ints) -> pl.Series:
@@ -272,9 +278,18 @@ class _Parts:
             if end > begin:
                 files = self._files[number]
                 path = self._folder / f"{number:02d}-{len(files):06d}.arrow"
-                frame[int(begin) : int(end)].write_ipc(path, compression="uncompressed")
+                self._write(frame[int(begin) : int(end)], path)
                 files.append(path)
                 self._bytes[number] += path.stat().st_size
+
+    def _write(self, rows: pl.DataFrame, path: Path) -> None:
+        try:
+            rows.write_ipc(path, compression="uncompressed")
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise Unavailable(
+                f"the rows of {said_of(self.view)} can't be spilled to {path.parent}: {error}",
+                "free some space, set TMPDIR to a larger disk, or allow more memory_bytes",
+            ) from error
 
     def groups(self) -> Iterator[list[int]]:
         """Parts that are read together: as many as memory holds."""

@@ -89,6 +89,7 @@ class _Seen:
         self.index, self.questions = index, questions
         self.orderly: Bools | None = None  # None: all rows are
         self._before: Ints | None = None
+        self._lows: dict[tuple[int, int], Ints] = {}
         self.starts = index.starts
         codes, times = questions.codes, questions.times
         if not index.late:
@@ -101,9 +102,12 @@ class _Seen:
         self.high = instants.ends(codes, times, self.starts)
 
     def low(self, window_s: int, hop_s: int) -> Ints:
-        """Where each question's window begins among the orderly rows."""
-        low = self.first(window_s, hop_s)
-        return np.minimum(low if self._before is None else self._before[low], self.high)
+        """Where each question's window begins among the orderly rows; found once for all columns."""
+        length = (window_s, hop_s)
+        if length not in self._lows:
+            low = self.first(window_s, hop_s)
+            self._lows[length] = np.minimum(low if self._before is None else self._before[low], self.high)
+        return self._lows[length]
 
     def first(self, window_s: int, hop_s: int) -> Ints:
         """Where each question's window begins among all rows."""
