@@ -227,7 +227,7 @@ def _view(found: Repository, one: Any) -> View:
         tuple(map(_field, one.schema or one.features or ())),
         ttl.total_seconds() if isinstance(ttl, timedelta) and ttl > timedelta(0) else None,
         tuple(_aggregation(each) for each in one.aggregations or ()),
-        code_of(one.udf)[1] if one.udf is not None else "",
+        (code_of(one.udf)[1] or "(its source is not to be had)") if one.udf is not None else "",
         others,
         **_about(one),
     )

@@ -29,7 +29,11 @@ def url_of(
             why = (
                 "message_format is JSON here" if "Json" not in one.said.get("message_format", "Json") else ""
             )
-            history = f"history of its rows lies in {one.batch}: materialize that first" if one.batch else ""
+            history = (
+                f"its rows so far lie in {one.batch}: push that file once, the stream brings the rest"
+                if one.batch
+                else ""
+            )
             return (
                 f"kafka://{servers.partition(',')[0]}/{one.said.get('topic', '')}",
                 "",

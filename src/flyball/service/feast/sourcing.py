@@ -23,6 +23,7 @@ def code_of(function: Any) -> tuple[str, str]:
         return name, ""
     if not isinstance(own, ast.FunctionDef):
         return name, ""
+    own.decorator_list = []
     try:
         whole = inspect.getsource(sys.modules[function.__module__])
     except (KeyError, TypeError, OSError):

@@ -11,6 +11,18 @@ from typing import Any
 
 from flyball.service.feast import words
 
+# What `from feast import *` and `from feast.types import *` give.
+_ALL = [
+    "Aggregation", "AthenaSource", "BatchFeatureView", "BigQuerySource", "ConflictPolicy", "Entity", "Feature",
+    "FeatureService", "FeatureStore", "FeatureView", "Field", "FileSource", "KafkaSource", "KinesisSource", "LabelView",
+    "OnDemandFeatureView", "OracleSource", "Project", "PushSource", "RedshiftSource", "RepoConfig", "RequestSource",
+    "SnowflakeSource", "StreamFeatureView", "ValueType",
+]  # fmt: skip
+_TYPES = [
+    "Array", "Bool", "Bytes", "Decimal", "Float32", "Float64", "Int32", "Int64", "Json", "Map", "Set", "String", "Struct",
+    "TimeUuid", "UnixTimestamp", "Uuid",
+]  # fmt: skip
+
 
 def stand_in(missing: Iterable[str]) -> None:
     """From now on ``import feast`` gives :mod:`words`, and each of the missing packages imports as nothing at all."""
@@ -51,6 +63,8 @@ class _Feast(ModuleType):
     """``feast`` and all below it: words that we know by our classes, types by their name, others as they are said."""
 
     def __getattr__(self, name: str) -> Any:
+        if name == "__all__":
+            return _ALL if self.__name__ == "feast" else _TYPES
         if name.startswith("__"):
             raise AttributeError(name)
         known = getattr(words, name, None)

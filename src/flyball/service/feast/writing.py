@@ -39,6 +39,7 @@ class _File:
         self.taken: set[str] = set()
         self.used: set[str] = set()
         self.noted: set[Note] = set()
+        self.blocks: set[str] = set()
 
     def text(self) -> str:
         found = self.found
@@ -54,15 +55,26 @@ class _File:
         where = f", carried over from the Feast repository {self.origin}" if self.origin else ""
         head = [f'"""Features of {found.project or "this project"}{where}."""', "", *self._imports(), ""]
         tail = ["", *self._comments(rest, named=True)] if rest else []
-        return "\n".join([*head, "\n\n".join(part.rstrip() for part in parts), *tail]).rstrip() + "\n"
+        return "\n".join([*head, self._apart(parts), *tail]).rstrip() + "\n"
+
+    def _apart(self, parts: list[str]) -> str:
+        """With one empty line between calls, and two around functions."""
+        text = ""
+        for part in parts:
+            wide = "\ndef " in f"\n{part}" or "\ndef " in text.rpartition("\n\n\n")[2]
+            text += ("\n\n\n" if wide else "\n\n") * bool(text) + part.rstrip()
+        return text
 
     def _imports(self) -> list[str]:
         line = f"from flyball.features import {', '.join(sorted(self.used))}"
         functions = [one.code for one in self.found.functions.values()]
         lines = dict.fromkeys(line for code in functions for line in code.splitlines() if _imports(line))
+        if any(one.mode == "pandas" for one in self.found.functions.values()):
+            lines["import pandas as pd"] = None
         if len(line) > _WIDTH:
             line = f"from flyball.features import (\n    {', '.join(sorted(self.used))},\n)"
-        return [*lines, *([""] if lines else []), line]
+        more = ["from flyball.features.on_demand import on_demand"] if self.found.functions else []
+        return [*lines, *([""] if lines else []), line, *more]
 
     def _object(self, one: Any, noun: str) -> str:
         name = self._name(one, noun)
@@ -78,16 +90,28 @@ class _File:
         return "\n".join([*kept, self._object(view, "view")])
 
     def _function(self, one: PlainFunction) -> str:
-        self.used |= {"on_demand"}
-        code = "\n".join(line for line in one.code.splitlines() if not _imports(line)).strip("\n")
-        own, said = _split(code, one.function)
-        given = {"inputs": one.reads, "outputs": one.outputs, **{k: v for k, v in (
-            ("types", one.types), ("description", one.description), ("owner", one.owner), ("tags", one.tags)) if v}}  # fmt: skip
-        call = self._arguments("@on_demand", [], given, 0)
-        row = _row_of(one)
-        before = f"{said}\n\n\n" if said else ""
-        comments = "\n".join([*self._comments(self._about(one.name, "function")), ""])
-        return f"{before}{own}\n\n\n{comments}{call}\n{row}"
+        """The function as it was, and around it one of a row, which Flyball calls; of pandas' also one of a batch."""
+        blocks = (
+            "\n".join(line for line in one.code.splitlines() if not _imports(line))
+            .strip("\n")
+            .split("\n\n\n")
+        )
+        parts = [block for block in blocks if block not in self.blocks]  # two may share what they call
+        self.blocks.update(parts)
+        named: dict[str, Any] = {"name": one.name, "inputs": one.reads, "outputs": one.outputs}
+        if one.mode == "pandas":
+            parts.append(_batch_of(one))
+            named["batch"] = _Raw(f"{_word(one.name)}_batch")
+        about = (
+            ("types", one.types),
+            ("description", one.description),
+            ("owner", one.owner),
+            ("tags", one.tags),
+        )
+        named.update({name: value for name, value in about if value})
+        comments = self._comments(self._about(one.name, "function"))
+        call = self._arguments("@on_demand", [], named, 0)
+        return "\n\n\n".join([*parts, "\n".join([*comments, call, _row_of(one)])])
 
     def _about(self, name: str, noun: str) -> list[Note]:
         names = {name, *(key for key, one in self._table(noun).items() if one.name == name)}
@@ -134,16 +158,18 @@ class _File:
         self.used.add(type(one).__name__)
         plain: list[Any] = []
         named: dict[str, Any] = {}
+        skipped = False
         for field in msgspec.structs.fields(one):
             value = getattr(one, field.name)
             default = field.default if field.default is not msgspec.NODEFAULT else (
                 field.default_factory() if field.default_factory is not msgspec.NODEFAULT else msgspec.NODEFAULT
             )  # fmt: skip
             if default is not msgspec.NODEFAULT and type(value) is type(default) and bool(value == default):
+                skipped = True
                 continue
             if value is None or self._said_by_source(one, field.name, value):
                 continue
-            if len(plain) < _PLAIN.get(type(one).__name__, 1) and not named:
+            if len(plain) < _PLAIN.get(type(one).__name__, 1) and not named and not skipped:
                 plain.append(self._value(one, field.name, value))
             else:
                 named[field.name] = self._value(one, field.name, value)
@@ -234,23 +260,45 @@ class _Raw:
 _PLAIN = {"Entity": 1, "Source": 2, "View": 3, "Window": 4, "OnDemand": 2, "Service": 1, "RequestField": 2}
 
 
+def _batch_of(one: PlainFunction) -> str:
+    """A function of a Polars frame around the one of a pandas frame."""
+    names = dict(zip(one.reads, one.inputs, strict=True))
+    pairs = ", ".join(f"{_text(ours)}: {_text(theirs)}" for ours, theirs in names.items() if ours != theirs)
+    given = f"frame.to_pandas().rename(columns={{{pairs}}})" if pairs else "frame.to_pandas()"
+    outputs = ", ".join(map(_text, one.outputs))
+    lines = [
+        f"def {_word(one.name)}_batch(frame):",
+        f"    rows = {given}",
+        f"    found = {one.function}(rows)",
+        f"    return {{name: found[name].tolist() for name in ({outputs},)}}",
+    ]
+    return "\n".join(lines)
+
+
 def _row_of(one: PlainFunction) -> str:
     """A function of one row around the one that Feast runs over a frame, lists or a dict."""
-    names = [re.sub(r"\W", "_", name) for name in one.inputs]
-    given = ", ".join(f'"{key}": {{}}{name}{{}}' for key, name in zip(one.inputs, names, strict=True))
-    outputs = ", ".join(f'found["{name}"]' + ("" if one.mode == "row" else "[0]") for name in one.outputs)
-    if one.mode == "pandas":
-        made = f"pd.DataFrame({{{given.format(*['[', ']'] * len(names))}}})"
-    else:
-        made = f"{{{given.format(*([''] * 2 if one.mode == 'row' else ['[', ']']) * len(names))}}}"
-    signature = ", ".join(names)
-    return f"def {one.name}_row({signature}):\n    found = {one.function}({made})\n    return {outputs}"
+    names = [_word(name) for name in one.inputs]
+    pairs = ", ".join(f"{_text(key)}: {name}" for key, name in zip(one.inputs, names, strict=True))
+    lines = [f"def {_word(one.name)}_row({', '.join(names)}):", f"    row = {{{pairs}}}"]
+    match one.mode:
+        case "pandas":
+            lines.append(
+                '    frame = pd.DataFrame({name: [float("nan") if value is None else value] for name, value in row.items()})'
+            )
+            lines.append(f"    found = {one.function}(frame)")
+            outputs = [f"found[{_text(name)}].iloc[0]" for name in one.outputs]
+        case "row":
+            lines.append(f"    found = {one.function}(row)")
+            outputs = [f"found[{_text(name)}]" for name in one.outputs]
+        case _:
+            lines.append(f"    found = {one.function}({{name: [value] for name, value in row.items()}})")
+            outputs = [f"found[{_text(name)}][0]" for name in one.outputs]
+    return "\n".join([*lines, f"    return {', '.join(outputs)}"])
 
 
-def _split(code: str, function: str) -> tuple[str, str]:
-    """The function itself, and what stands before it."""
-    at = max(code.rfind(f"\ndef {function}("), 0)
-    return code[at:].strip("\n"), code[:at].strip("\n")
+def _word(name: str) -> str:
+    """A name as Python's."""
+    return re.sub(r"\W", "_", name)
 
 
 def _imports(line: str) -> bool:
