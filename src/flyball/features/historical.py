@@ -179,18 +179,13 @@ class TrainingSet:
         A larger one never is in memory: entity rows are joined ``rows_at_once``, sources beyond their limit are spilled.
         """
         path = Path(path)
-        try:
+        with _written_to(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-                staged = Path(folder, path.name)
-                self._write(staged, Path(folder), rows_at_once)
-                staged.replace(path)
-        except OSError as error:
-            raise Unavailable(
-                f"the training set can't be written to {path}: {error.strerror or error}",
-                "free some space, or write to a larger disk",
-                path=str(path),
-            ) from error
+            folder = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
+        with folder as name:
+            staged = Path(name, path.name)
+            self._write(staged, Path(name), rows_at_once)
+            staged.replace(path)
         return path
 
     def save(self, name: str) -> Any:
@@ -225,17 +220,34 @@ class TrainingSet:
 
     def _write(self, path: Path, folder: Path, rows_at_once: int) -> None:
         if "_frame" in self.__dict__:
-            self._frame.write_parquet(path)
+            with _written_to(path):
+                self._frame.write_parquet(path)
             return
         rows, at = self._asked
         parts: list[Path] = []
         for part in _slices(rows, rows_at_once):
             parts.append(folder / f"part-{len(parts):06d}")
-            self._joined(part, at).write_parquet(parts[-1])
-        if len(parts) == 1:
-            parts[0].rename(path)
-        else:
-            pl.scan_parquet(parts, glob=False).sink_parquet(path, maintain_order=True)
+            found = self._joined(part, at)
+            with _written_to(path):
+                found.write_parquet(parts[-1])
+        with _written_to(path):
+            if len(parts) == 1:
+                parts[0].rename(path)
+            else:
+                pl.scan_parquet(parts, glob=False).sink_parquet(path, maintain_order=True)
+
+
+@contextmanager
+def _written_to(path: Path) -> Iterator[None]:
+    """A disk that is full or forbidden is said so; Polars calls it an error of computing."""
+    try:
+        yield
+    except (OSError, pl.exceptions.ComputeError) as error:
+        raise Unavailable(
+            f"the training set can't be written to {path.name}: {error}",
+            "free some space, or write to a larger disk",
+            path=str(path),
+        ) from error
 
 
 def _slices(rows: pl.LazyFrame, rows_at_once: int) -> Iterator[pl.DataFrame]:
