@@ -114,12 +114,18 @@ class Typed:
                 hint = {"t": "times are columns of times, .str.to_time() of a text, .dt.from_epoch() of a number",
                         "b": "compare it: x != 0"}.get(wanted, ".cast('FP64'), .cast('BYTES')")  # fmt: skip
                 raise Invalid(f"{node!r} takes {WORDS[wanted]}; {arg!r} is {WORDS[kind]}", hint)
+        if node.op in ("eq", "ne", "lt", "le", "gt", "ge") and None in [*map(_none, node.args)]:
+            raise Invalid(f"{node!r} is null, whatever the row", ".is_null(), or .is_not_null()")
         if node.op in ("to_number", "to_bool", "to_text"):
             kind = self.of(node.args[0])
             if kind == "t" or (kind == "s" and node.op == "to_bool"):
                 raise Invalid(
                     f"{node!r}: there is no such cast of {WORDS[kind]}", "times have .dt.epoch(), texts =="
                 )
+
+
+def _none(arg: Any) -> Any:
+    return None if arg is None or (isinstance(arg, Expr) and arg.op == "lit" and arg.args[0] is None) else 0
 
 
 def _alike(node: Expr) -> list[Any]:

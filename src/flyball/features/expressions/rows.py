@@ -434,5 +434,6 @@ def numba_can(expression: Expr, types: Mapping[str, str] = {}) -> bool:
         return False
     kinds = column_kinds([expression], types)
     typed = Typed(kinds)
-    return all(kind in "nb" for kind in kinds.values()) and all(typed.of(node) in ("n", "b") for node in walk(expression))
-
+    return all(kind in "nb" for kind in kinds.values()) and all(
+        typed.of(node) in ("n", "b") for node in walk(expression)
+    )

@@ -84,15 +84,15 @@ seconds_between: t t -> n
 
 
 def _two(op: str) -> Any:
-    return lambda self, other: _call(op, self, other)
+    return lambda self, other: call(op, self, other)
 
 
 def _turned(op: str) -> Any:
-    return lambda self, other: _call(op, other, self)
+    return lambda self, other: call(op, other, self)
 
 
 def _one(op: str) -> Any:
-    return lambda self: _call(op, self)
+    return lambda self: call(op, self)
 
 
 class Expr(msgspec.Struct, frozen=True, eq=False):
@@ -107,10 +107,10 @@ class Expr(msgspec.Struct, frozen=True, eq=False):
         _check(self)
 
     def __eq__(self, other: object) -> Expr:  # type: ignore[override]  # an expression, as in Polars and SQLAlchemy
-        return _call("eq", self, other)
+        return call("eq", self, other)
 
     def __ne__(self, other: object) -> Expr:  # type: ignore[override]  # as above
-        return _call("ne", self, other)
+        return call("ne", self, other)
 
     def __hash__(self) -> int:
         return hash((self.op, self.args))
@@ -137,39 +137,39 @@ class Expr(msgspec.Struct, frozen=True, eq=False):
         return shown(self)
 
     def is_null(self) -> Expr:
-        return _call("is_null", self)
+        return call("is_null", self)
 
     def is_not_null(self) -> Expr:
-        return _call("not", _call("is_null", self))
+        return call("not", call("is_null", self))
 
     def fill_null(self, value: Any) -> Expr:
         """This, or ``value`` where it is null."""
-        return _call("coalesce", self, value)
+        return call("coalesce", self, value)
 
     def is_in(self, values: Sequence[Any]) -> Expr:
         """Whether it is one of these literals; null of null."""
         if isinstance(values, Word | bytes) or not values:
             raise Invalid(f"is_in takes a list of literals, not {values!r}", 'like .is_in(["UA", "AA"])')
-        return _call("is_in", self, *values)
+        return call("is_in", self, *values)
 
     def between(self, low: Any, high: Any) -> Expr:
         """``low <= x <= high``, both ends in."""
-        return _call("and", self >= low, self <= high)
+        return call("and", self >= low, self <= high)
 
     def clip(self, low: Any = None, high: Any = None) -> Expr:
         """Not below ``low``, not above ``high``; null stays null."""
-        return _call("clip", self, low, high)
+        return call("clip", self, low, high)
 
     def round(self, digits: int = 0) -> Expr:
         """To so many digits after the point, half to even: ``round(x * 10**digits) / 10**digits``."""
-        return _call("round", self, digits)
+        return call("round", self, digits)
 
     def map(self, mapping: Mapping[Any, Any], default: Any = None) -> Expr:
         """What the mapping says; ``default`` for what it does not name; null of null."""
         if not mapping:
             raise Invalid("a mapping without entries", 'like .map({"UA": 1, "AA": 2})')
         pairs = [part for pair in mapping.items() for part in pair]
-        return _call("map", self, default, *pairs)
+        return call("map", self, default, *pairs)
 
     def one_hot(self, *values: Word | float) -> dict[Word, Expr]:
         """Per value one expression, 1 where it is that value, else 0: ``derived={**col("carrier").one_hot("UA", "AA")}``."""
@@ -179,10 +179,10 @@ class Expr(msgspec.Struct, frozen=True, eq=False):
     def cast(self, datatype: Word) -> Expr:
         """FP64 (a text that is no number: null), INT64 (towards zero), BOOL (not 0), BYTES (text; null of a fraction)."""
         casts: dict[Word, Callable[[], Expr]] = {
-            "FP64": lambda: _call("to_number", self),
-            "INT64": lambda: _call("truncate", _call("to_number", self)),
-            "BOOL": lambda: _call("to_bool", self),
-            "BYTES": lambda: _call("to_text", self),
+            "FP64": lambda: call("to_number", self),
+            "INT64": lambda: call("truncate", call("to_number", self)),
+            "BOOL": lambda: call("to_bool", self),
+            "BYTES": lambda: call("to_text", self),
         }
         if datatype not in casts:
             raise Invalid(f"no cast to {datatype!r}", nearest(Word(datatype), list(casts)))
@@ -224,47 +224,47 @@ class Texts:
 
     def lower(self) -> Expr:
         """Letters that become one letter, of the Latin, Greek, Cyrillic and Armenian scripts; all else stays."""
-        return _call("lower", self._of)
+        return call("lower", self._of)
 
     def upper(self) -> Expr:
         """See :meth:`lower`."""
-        return _call("upper", self._of)
+        return call("upper", self._of)
 
     def strip(self) -> Expr:
         """Without the spaces, tabs and line ends of ASCII at both ends."""
-        return _call("strip", self._of)
+        return call("strip", self._of)
 
     def length(self) -> Expr:
         """In code points."""
-        return _call("length", self._of)
+        return call("length", self._of)
 
     def contains(self, part: Any) -> Expr:
-        return _call("contains", self._of, part)
+        return call("contains", self._of, part)
 
     def starts_with(self, part: Any) -> Expr:
-        return _call("starts_with", self._of, part)
+        return call("starts_with", self._of, part)
 
     def ends_with(self, part: Any) -> Expr:
-        return _call("ends_with", self._of, part)
+        return call("ends_with", self._of, part)
 
     def slice(self, start: int, length: int | None = None) -> Expr:
         """Code points from ``start`` (from the end when negative), at most ``length`` of them."""
         if start < 0:
-            tail = _call("tail", self._of, -start)
-            return tail if length is None else _call("slice", tail, 0, length)
-        return _call("slice", self._of, start, length)
+            tail = call("tail", self._of, -start)
+            return tail if length is None else call("slice", tail, 0, length)
+        return call("slice", self._of, start, length)
 
     def replace(self, old: str, new: str) -> Expr:
         """Every ``old``, a literal, by ``new``."""
-        return _call("replace", self._of, old, new)
+        return call("replace", self._of, old, new)
 
     def hash_bucket(self, buckets: int) -> Expr:
         """A number in ``[0, buckets)``, the same in every engine and process: the last 8 bytes of MD5, modulo."""
-        return _call("hash_bucket", self._of, buckets)
+        return call("hash_bucket", self._of, buckets)
 
     def to_time(self) -> Expr:
         """``2013-01-01``, ``2013-01-01T05:15:00``, with a fraction, with ``Z`` or ``+05:30``; null of anything else."""
-        return _call("parse_time", self._of)
+        return call("parse_time", self._of)
 
 
 class Times:
@@ -277,46 +277,46 @@ class Times:
         raise AttributeError(f"a time has no {name!r}; {nearest(name, list(_SPACES['dt']))}")
 
     def year(self, zone: str = "UTC") -> Expr:
-        return _call("year", self._of, zone)
+        return call("year", self._of, zone)
 
     def month(self, zone: str = "UTC") -> Expr:
-        return _call("month", self._of, zone)
+        return call("month", self._of, zone)
 
     def day(self, zone: str = "UTC") -> Expr:
-        return _call("day", self._of, zone)
+        return call("day", self._of, zone)
 
     def hour(self, zone: str = "UTC") -> Expr:
-        return _call("hour", self._of, zone)
+        return call("hour", self._of, zone)
 
     def minute(self, zone: str = "UTC") -> Expr:
-        return _call("minute", self._of, zone)
+        return call("minute", self._of, zone)
 
     def second(self, zone: str = "UTC") -> Expr:
-        return _call("second", self._of, zone)
+        return call("second", self._of, zone)
 
     def weekday(self, zone: str = "UTC") -> Expr:
         """Monday 1 to Sunday 7."""
-        return _call("weekday", self._of, zone)
+        return call("weekday", self._of, zone)
 
     def day_of_year(self, zone: str = "UTC") -> Expr:
         """1 January is 1."""
-        return _call("day_of_year", self._of, zone)
+        return call("day_of_year", self._of, zone)
 
     def date(self, zone: str = "UTC") -> Expr:
         """Days since 1970-01-01 on the calendar of that zone."""
-        return _call("date", self._of, zone)
+        return call("date", self._of, zone)
 
     def epoch(self) -> Expr:
         """Seconds since 1970, UTC, with their fraction."""
-        return _call("epoch", self._of)
+        return call("epoch", self._of)
 
     def from_epoch(self) -> Expr:
         """The time so many seconds after 1970, UTC, to the microsecond; null outside of the years 1 to 9999."""
-        return _call("from_epoch", self._of)
+        return call("from_epoch", self._of)
 
     def seconds_since(self, other: Any) -> Expr:
         """Seconds from ``other`` to this."""
-        return _call("seconds_between", self._of, other)
+        return call("seconds_between", self._of, other)
 
 
 _SPACES = {
@@ -334,28 +334,28 @@ def lit(value: Any) -> Expr:
     """A literal: a number, boolean, text, time or ``None``."""
     if isinstance(value, Expr):
         return value
-    arg = _arg(value)
+    arg = literal(value)
     return arg if isinstance(arg, Expr) else Expr("lit", (arg,))
 
 
 def coalesce(*values: Any) -> Expr:
     """The first that is not null."""
-    return _call("coalesce", *values)
+    return call("coalesce", *values)
 
 
 def least(*values: Any) -> Expr:
     """The least of those that are not null; null of none."""
-    return _call("least", *values)
+    return call("least", *values)
 
 
 def greatest(*values: Any) -> Expr:
     """The greatest of those that are not null; null of none."""
-    return _call("greatest", *values)
+    return call("greatest", *values)
 
 
 def concat(*values: Any) -> Expr:
     """Texts, one after another; null when one of them is."""
-    return _call("concat", *values)
+    return call("concat", *values)
 
 
 def when(condition: Any) -> Case:
@@ -382,7 +382,7 @@ class Case:
     def otherwise(self, value: Any) -> Expr:
         if len(self._parts) % 2:
             raise Invalid("a when() without then()", "when(c).then(a).otherwise(z)")
-        return _call("when", *self._parts, value)
+        return call("when", *self._parts, value)
 
 
 def columns_of(expression: Expr) -> tuple[str, ...]:
@@ -459,17 +459,18 @@ def _bracketed(node: object) -> str:
     return f"({inner})" if isinstance(node, Expr) and node.op in (*_SIGNS, "neg", "not") else inner
 
 
-def _call(op: str, *args: Any) -> Expr:
+def call(op: str, *args: Any) -> Expr:
     literals = OPS[op].takes + (OPS[op].more,) * len(args)
     return Expr(
         op,
         tuple(
-            _arg(arg, whole=kind == "#i" or op == "slice") for arg, kind in zip(args, literals, strict=False)
+            literal(arg, whole=kind == "#i" or op == "slice")
+            for arg, kind in zip(args, literals, strict=False)
         ),
     )
 
 
-def _arg(value: Any, *, whole: bool = False) -> Expr | Scalar:
+def literal(value: Any, *, whole: bool = False) -> Expr | Scalar:
     """A literal as it is kept: numbers as float64, times as microseconds; what no engine could hold is refused."""
     if isinstance(value, Expr):
         return cast("Scalar", value.args[0]) if value.op == "lit" else value
@@ -485,7 +486,7 @@ def _arg(value: Any, *, whole: bool = False) -> Expr | Scalar:
         aware = value if value.tzinfo else value.replace(tzinfo=UTC)
         return Expr("time", ((aware - _EPOCH) // timedelta(microseconds=1),))
     if isinstance(value, date):
-        return _arg(datetime(value.year, value.month, value.day, tzinfo=UTC))
+        return literal(datetime(value.year, value.month, value.day, tzinfo=UTC))
     if isinstance(value, int) and whole:
         return value
     try:
