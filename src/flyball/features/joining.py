@@ -140,6 +140,7 @@ def _rows_that_matter(view: View, keys: Keys, span: Span, frame: pl.DataFrame) -
             clocks[place] = np.where(there, clocks[place], clocks[place][np.argmax(there)])
     if span.low > NEVER:
         count &= clocks[0] >= span.low
+    frame = frame.select(*dict.fromkeys((*view.row_id, *view.stored_columns)))  # keys and clocks may go
     if np.count_nonzero(count) > _MOST * len(count):
         # Few rows are left out: they become rows of a key that nobody asks for, and nothing needs to be copied.
         if not count.all():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -336,3 +338,65 @@ def test_the_verb_writes_saves_or_shows(ws: Workspace, tmp_path: Path) -> None:
     out = join(asked, features=["prices"], out=str(tmp_path / "set.parquet"), ws=ws)
     assert out == {"path": str(tmp_path / "set.parquet"), "rows": 5, "features": 2}
     assert join(asked, features=["prices"], save="set", ws=ws).ref == "set@1"
+
+
+DERIVED = """
+from flyball.features import OnDemand, RequestField, Service, Source, View, col
+
+sales = Source("sales", "parquet:sales.parquet", happened="at", known="told")
+big = View("big", ("shop",), sales, columns=("each", "price"), derived={"each": col("price") / col("pieces")},
+           where=col("price") > 2)
+worth = OnDemand("worth", {"more": col("offer") - col("big:price")})
+twice = OnDemand("twice", {"more": col("worth:more") * 2})
+"""
+
+
+def test_derived_columns_filters_and_on_demand_features_are_joined_too(ws: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "defs.py").write_text(DERIVED)
+    asked = ASKED.with_columns(offer=pl.Series([10.0, 5.0, None, 1.0, 1.0]))
+    found = get_historical_features(asked, ["twice:more", "worth:more", "big:each"], ws=ws).to_polars()
+    assert found.columns == [*asked.columns, "twice:more", "worth:more", "big:each"]
+    assert found["big:each"].to_list() == [None, 3.5 / 3, None, 2.25, None]
+    assert found["worth:more"].to_list() == [7.5, 1.5, None, -8.0, None]
+    assert found["twice:more"].to_list() == [15.0, 3.0, None, -16.0, None]
+    with pytest.raises(Invalid, match="lack request field 'offer'"):
+        get_historical_features(ASKED, ["worth:more"], ws=ws).to_polars()
+    with pytest.raises(Invalid, match="brings no request fields: offer"):
+        get_historical_features(features=["worth:more"], start=NOON, ws=ws)
+
+
+FULL = """
+import resource, signal, sys
+import polars as pl
+from flyball.errors import Unavailable
+from flyball.service.training import get_historical_features
+from flyball.service.workspace import Workspace
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+ws = Workspace.open(sys.argv[1])
+asked = pl.read_parquet(sys.argv[2])
+made = get_historical_features(asked, ["shop:price"], memory_bytes=0, ws=ws)
+made.to_polars() if sys.argv[3] == "write" else None
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+try:
+    made.to_parquet(sys.argv[4])
+except Unavailable as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("when", "said"), [("write", "the training set can't be written"), ("join", "can't be spilled")]
+)
+def test_a_full_disk_leaves_nothing_half_written(ws: Workspace, tmp_path: Path, when: str, said: str) -> None:
+    many = pl.DataFrame({"shop": [str(one) for one in range(3000)], "at": NOON})
+    sales = many.select("shop", "at", told="at", price=1.5, city=pl.lit("Ulm"), pieces=1, open=True, till=1)
+    sales.write_parquet(tmp_path / "sales.parquet")
+    as_file(many, tmp_path / "asked.parquet")
+    get_historical_features(many.head(1), ["shop:price"], ws=ws).to_polars()  # the ledger is there
+    out = tmp_path / "out" / "set.parquet"
+    command = [sys.executable, "-c", FULL, str(tmp_path), str(tmp_path / "asked.parquet"), when, str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert said in done.stdout, done.stderr
+    assert not out.exists()
+    assert list(out.parent.iterdir()) == []
