@@ -23,6 +23,7 @@ import msgspec
 from flyball.core.hashing import digest_of
 from flyball.errors import Invalid, NotFound, nearest
 from flyball.features.expressions import Expr, columns_of
+from flyball.features.expressions.kinds import check, check_derived
 
 Function = Literal[
     "count", "sum", "mean", "std", "min", "max", "last", "first", "distinct", "approx_distinct", "percentile"
@@ -234,6 +235,7 @@ class View(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, eq=False)
                     view=self.name,
                 )
         _typed(said, self.types, (*self.stored_columns, *self.derived))
+        check_derived(self.derived, self.where, {**self.types, **dict.fromkeys((self.happened, self.known), "TIME")})
         for window in self.windows:
             if window.column in self.text_columns and window.function not in OF_TEXT:
                 raise Invalid(
@@ -364,6 +366,12 @@ class OnDemand(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, eq=Fa
         for name in (*self.expressions, *self.outputs):
             _named(f"feature of {said}", name)
         _typed(said, self.types, (*self.expressions, *self.outputs, *self.needs))
+        for name, expression in self.expressions.items():
+            gives = check(expression, {name: kind for name, kind in self.types.items() if name in self.needs})
+            as_declared = expression.op == "col" or (gives == "BYTES") == (self.types.get(name) == "BYTES")
+            if not as_declared or gives == "TIME":
+                raise Invalid(f"{said}: {name!r} is {gives}, but declared {self.types.get(name, 'FP64')}",
+                              f"types={{{name!r}: 'BYTES'}} for a text; .dt.epoch() makes a number of a time")  # fmt: skip
 
     def __eq__(self, other: object) -> bool:
         # By content: an expression's own == makes an expression.

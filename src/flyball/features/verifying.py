@@ -19,7 +19,7 @@ import polars as pl
 
 from flyball.features.definitions import OnDemand, Vector, View
 from flyball.features.expressions.batch import apply
-from flyball.features.expressions.kinds import check, column_kinds
+from flyball.features.expressions.kinds import check_derived, column_kinds
 from flyball.features.expressions.rows import compile_row
 from flyball.features.expressions.tree import Expr, columns_of, walk
 from flyball.features.in_batch import computed
@@ -33,8 +33,8 @@ _NUMBERS = (
     1e149, 1e150, -1e150, 1e151, 1.7e308, math.nan, math.inf, -math.inf, 709.5, 1e9,
 )  # fmt: skip
 _TEXTS = (
-    "", " ", "a", "A", "Zürich", "ÄÖÜ", "ß", "İstanbul", "Σίσυφος", "日本語", "👍🏽", " a\t", "1.5", "-3e2", "1e999", "nan", "true",
-    "2013-02-29", "2013-03-10T07:00:00Z", "2013-11-03 01:30:00.25-04:00", "'; --", '"', "{0}", "%s", "\\", "a\nb",
+    "", " ", "a", "A", "Zürich", "ÄÖÜ", "ß", "İstanbul", "Σίσυφος", "日本語", "👍🏽", " a\t", "1.5", "-3e2", "1e999", "nan",
+    "true", "2013-02-29", "2013-03-10T07:00:00Z", "2013-11-03 01:30:00.25-04:00", "'; --", '"', "{0}", "%s", "\\", "a\nb",
 )  # fmt: skip
 _TIMES = tuple(
     datetime.fromisoformat(f"{text}+00:00")
@@ -80,7 +80,7 @@ class Ways(msgspec.Struct, frozen=True):
     @classmethod
     def installed(cls) -> Ways:
         """The row function and Polars always; DuckDB and numba where they are installed."""
-        ways = {"row": _by_row, "polars": _by_polars}
+        ways: dict[str, Any] = {"row": _by_row, "polars": _by_polars}
         if find_spec("duckdb") is not None:
             ways["duckdb"] = _by_duckdb
         if find_spec("numba") is not None:
@@ -88,7 +88,9 @@ class Ways(msgspec.Struct, frozen=True):
         return cls(ways)
 
 
-def verify(one: View | OnDemand, *, rows: int = 1000, seed: int = 0, vector: Vector | None = None) -> Verified:
+def verify(
+    one: View | OnDemand, *, rows: int = 1000, seed: int = 0, vector: Vector | None = None
+) -> Verified:
     """Compare every way to compute a view or on-demand view over generated rows; a view's windows online and offline too.
 
     ``vector`` says the types of what an on-demand view reads, where expressions leave them open.
@@ -102,9 +104,7 @@ def verify(one: View | OnDemand, *, rows: int = 1000, seed: int = 0, vector: Vec
         found = disagreement(expressions, types, ways, rows, chance)
         return Verified(one.name, rows, tuple(ways.by_name), tuple(one.features), disagreement=found)
     expressions = {**one.derived, **({"where": one.where} if one.where is not None else {})}
-    types = {name: kind for name, kind in one.types.items() if name not in one.derived}
-    if one.where is not None:
-        types |= {name: check(expression, types) for name, expression in one.derived.items()}
+    types = {**one.types, **check_derived(one.derived, one.where, one.types)}
     found = disagreement(expressions, types, ways, rows, chance)
     engines = tuple(ways.by_name) if expressions else ()
     if found is not None:
@@ -148,12 +148,20 @@ def generated(
             text = chance.choice(texts)
             return text if chance.random() < 0.8 else text + chance.choice(texts)
         if kind == "t":
-            moved = timedelta(microseconds=chance.randrange(-(10**14), 10**14)) if chance.random() < 0.5 else timedelta()
+            moved = (
+                timedelta(microseconds=chance.randrange(-(10**14), 10**14))
+                if chance.random() < 0.5
+                else timedelta()
+            )
             return chance.choice(_TIMES) + moved
         draw = chance.random()
         if draw < 0.5:
             return chance.choice(numbers)
-        return float(chance.randrange(-50, 50)) if draw < 0.8 else chance.gauss(0, 10.0 ** chance.randrange(-3, 9))
+        return (
+            float(chance.randrange(-50, 50))
+            if draw < 0.8
+            else chance.gauss(0, 10.0 ** chance.randrange(-3, 9))
+        )
 
     return [{name: value(kind) for name, kind in kinds.items()} for _ in range(rows)]
 
@@ -225,11 +233,15 @@ def _answers(
 
 def _frame(expression: Expr, rows: Sequence[Mapping[str, Any]], types: Mapping[str, str]) -> pl.DataFrame:
     kinds = column_kinds([expression], types)
-    columns = [pl.Series(name, [row[name] for row in rows], dtype=_DTYPES[kind]) for name, kind in kinds.items()]
+    columns = [
+        pl.Series(name, [row[name] for row in rows], dtype=_DTYPES[kind]) for name, kind in kinds.items()
+    ]
     return pl.DataFrame([pl.Series("", [0] * len(rows)), *columns])
 
 
-def _by_row(expression: Expr, rows: Sequence[Mapping[str, Any]], types: Mapping[str, str], engine: Any = "python") -> list[Any]:
+def _by_row(
+    expression: Expr, rows: Sequence[Mapping[str, Any]], types: Mapping[str, str], engine: Any = "python"
+) -> list[Any]:
     names = columns_of(expression)
     function = compile_row({"": expression}, names, types=types, engine=engine)
     return [function([row[name] for name in names])[0] for row in rows]
@@ -270,7 +282,9 @@ def _verify_function(one: OnDemand, vector: Vector | None, rows: int, chance: ra
             if isinstance(value, float) and not abs(value) <= 1e150:
                 row[name] = None
     alone = row_of(one, vector)
-    columns = [pl.Series(name, [row[name] for row in made], dtype=_DTYPES[kind]) for name, kind in kinds.items()]
+    columns = [
+        pl.Series(name, [row[name] for row in made], dtype=_DTYPES[kind]) for name, kind in kinds.items()
+    ]
     together = computed(one, vector, pl.DataFrame(columns)).select(one.features).rows()
     way = "batch" if function_of(one)[1] is not None else "row by row"
     checked = Verified(one.name, rows, ("row", way), tuple(one.features))

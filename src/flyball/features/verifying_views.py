@@ -13,7 +13,7 @@ import polars as pl
 
 from flyball.core.clock import to_us
 from flyball.features.definitions import Service, View
-from flyball.features.expressions.kinds import column_kinds
+from flyball.features.expressions.kinds import check_derived, column_kinds
 from flyball.features.filling import push
 from flyball.features.offline import point_in_time
 from flyball.features.online import OnlineReader
@@ -45,7 +45,11 @@ def disagreement_online(view: View, rows: int, chance: random.Random) -> tuple[i
                 for name, value in zip(view.features, online, strict=True):
                     expected = offline[name][at]
                     if not _alike(value, expected):
-                        shown = {**entities, "as of": row["__at"].isoformat(), "events of this key": _of_key(events, entities)}
+                        shown = {
+                            **entities,
+                            "as of": row["__at"].isoformat(),
+                            "events of this key": _of_key(events, entities),
+                        }
                         answers = {"online": value, "offline": expected}
                         return len(asked), Disagreement(name, _said(view, name), shown, answers)
         finally:
@@ -59,17 +63,25 @@ def events_for(view: View, rows: int, chance: random.Random) -> pl.DataFrame:
     types = {name: kind for name, kind in view.types.items() if name not in view.derived}
     clocks = dict.fromkeys((view.happened, view.known), "t")
     source = [name for name in view.needed_columns if name not in (*view.entity, *clocks)]
-    used = column_kinds(expressions, {**types, **clocks})
+    used = column_kinds(
+        expressions, {**types, **clocks, **check_derived(view.derived, view.where, {**view.types, **clocks})}
+    )
     kinds = {name: _KINDS.get(types.get(name, ""), used.get(name, "n")) for name in source}
     literals = [one for expression in expressions for one in literals_of(expression)]
     made = generated(kinds, rows, chance, literals)
     spans = sorted({window.window_s for window in view.windows} | {view.ttl_s or 600})
     for row in made:
-        happened = _START + timedelta(seconds=chance.choice(spans) * chance.choice((0, 0.25, 0.5, 1, 1, 1.5, 2, 3)))
+        happened = _START + timedelta(
+            seconds=chance.choice(spans) * chance.choice((0, 0.25, 0.5, 1, 1, 1.5, 2, 3))
+        )
         late = timedelta(seconds=chance.choice((0, 0, 0, 0, 1, 30, spans[0], spans[-1])))
         row[view.known], row[view.happened] = happened + late, happened
         for place, name in enumerate(view.entity):
-            row[name] = chance.choice(("a", "a", "b", "ü")) if view.types.get(name) not in ("INT64", "INT32") else place + chance.randrange(2)
+            row[name] = (
+                chance.choice(("a", "a", "b", "ü"))
+                if view.types.get(name) not in ("INT64", "INT32")
+                else place + chance.randrange(2)
+            )
         for name in view.row_id:
             if name in kinds:
                 row[name] = chance.choice((1.0, 2.0)) if kinds[name] == "n" else row[name]
@@ -117,15 +129,26 @@ def _alike(online: Any, offline: Any) -> bool:
     if isinstance(online, bool | int) and isinstance(offline, float):
         online = float(online)
     if isinstance(online, float) and isinstance(offline, float):
-        return abs(online - offline) <= _TOLERANCE * max(abs(online), abs(offline), 1e-3) or equal(online, offline)
+        return abs(online - offline) <= _TOLERANCE * max(abs(online), abs(offline), 1e-3) or equal(
+            online, offline
+        )
     return equal(online, offline)
 
 
 def _of_key(events: pl.DataFrame, entities: Mapping[str, Any]) -> int:
-    return events.filter(*(pl.col(name).eq_missing(pl.lit(value, dtype=events.schema[name])) for name, value in entities.items())).height
+    return events.filter(
+        *(
+            pl.col(name).eq_missing(pl.lit(value, dtype=events.schema[name]))
+            for name, value in entities.items()
+        )
+    ).height
 
 
 def _said(view: View, feature: str) -> str:
     name = feature.partition(":")[2]
     window = next((one for one in view.windows if one.name == name), None)
-    return repr(window) if window is not None else f"the latest {name}" + (f" within {view.ttl_s} s" if view.ttl_s else "")
+    return (
+        repr(window)
+        if window is not None
+        else f"the latest {name}" + (f" within {view.ttl_s} s" if view.ttl_s else "")
+    )

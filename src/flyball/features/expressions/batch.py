@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 import polars as pl
 
 from flyball.errors import Invalid, nearest
 from flyball.features.expressions import scalars
-from flyball.features.expressions.kinds import Typed, check, column_kinds
+from flyball.features.expressions.kinds import Typed, by_dependence, check, column_kinds
 from flyball.features.expressions.meaning import (
-    EXP_MOST, FINITE, FIRST_US, LARGEST, LAST_US, NUMBER, SPACES, TIME, WHOLE, Bounds, lowered,
+    EXP_MOST,
+    FINITE,
+    FIRST_US,
+    LARGEST,
+    LAST_US,
+    NUMBER,
+    SPACES,
+    TIME,
+    WHOLE,
+    Bounds,
+    lowered,
 )  # fmt: skip
 from flyball.features.expressions.tree import Expr
 
+Frame = pl.DataFrame | pl.LazyFrame
 F = TypeVar("F", pl.DataFrame, pl.LazyFrame)
 _DTYPES = {"n": pl.Float64(), "b": pl.Boolean(), "s": pl.String(), "t": pl.Datetime("us", "UTC")}
 MOST_DOUBLED = 24  # in one expression; each may double it
@@ -29,33 +40,34 @@ def apply(
 ) -> F:
     """The frame with the derived columns (one of the same name is replaced), and only rows for which ``where`` is true.
 
-    Derived columns read the frame's own, ``where`` reads both. A missing column and a wrong type are named.
+    Derived columns read the frame's own and one another, ``where`` reads both. A missing column and a wrong type are named.
     """
-    schema = frame.collect_schema()
-    known = kinds_in(schema)
-    declared = {**types, **{name: kind for name, kind in known.items() if kind}}
-    for expression in derived.values():
-        check_columns(expression, schema, known)
-    if derived:
-        frame = with_expressions(frame, derived, declared)
+    for layer in by_dependence(derived):
+        frame = with_expressions(frame, layer, _declared(frame, layer.values(), types))
     if where is None:
         return frame
+    declared = _declared(frame, [where], types)
+    if check(where, declared) != "BOOL":
+        raise Invalid(f"where={where!r} is no condition", "compare it: col('amount') > 0")
+    staged = Staged(column_kinds([where], declared), frame.collect_schema())
+    kept = staged.output(where)
+    return staged.before(frame).filter(kept).drop(staged.temporary)
+
+
+def _declared(frame: Frame, expressions: Iterable[Expr], types: Mapping[str, str]) -> dict[str, str]:
+    """The kinds of a frame's columns, else those said; a column that is not there, or of no use, is named."""
     schema = frame.collect_schema()
     known = kinds_in(schema)
-    check_columns(where, schema, known)
-    declared = {**types, **{name: kind for name, kind in known.items() if kind}}
-    if check(where, declared) != "BOOL":
-        raise Invalid(f"where={where!r} is no yes or no", "compare it: col('amount') > 0")
-    staged = Staged(column_kinds([where], declared), schema)
-    kept = staged.output(where)
-    return cast("F", staged.before(frame).filter(kept).drop(staged.temporary))
+    for expression in expressions:
+        check_columns(expression, schema, known)
+    return {**types, **{name: kind for name, kind in known.items() if kind}}
 
 
 def with_expressions(frame: F, expressions: Mapping[str, Expr], types: Mapping[str, str] = {}) -> F:
     """The frame with a column per expression, all of which read the frame as it was."""
     staged = Staged(column_kinds(expressions.values(), types), frame.collect_schema())
     columns = [staged.output(one).alias(name) for name, one in expressions.items()]
-    return cast("F", staged.before(frame).with_columns(columns).drop(staged.temporary))
+    return staged.before(frame).with_columns(columns).drop(staged.temporary)
 
 
 def to_polars(expression: Expr, types: Mapping[str, str] = {}) -> pl.Expr:
@@ -329,7 +341,7 @@ class Staged(Polars):
     def before(self, frame: F) -> F:
         """The frame with the temporary columns."""
         for stage in self.stages:
-            frame = cast("F", frame.with_columns(stage))
+            frame = frame.with_columns(stage)
         return frame
 
     def once(self, expression: pl.Expr) -> pl.Expr:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _CODE = {
     **{op: f"(1.0 if {{0}} {sign} {{1}} else 0.0)" for op, sign in
        (("eq", "=="), ("ne", "!="), ("lt", "<"), ("le", "<="), ("gt", ">"), ("ge", ">="))},
-    "not": "(1.0 - {0})", "floor": "floor({0} + 0.0)", "ceil": "ceil({0} + 0.0)", "truncate": "trunc({0} + 0.0)", "round": "rint({0} + 0.0)",
+    "not": "(1.0 - {0})", "floor": "floor({0} + 0.0)", "ceil": "ceil({0} + 0.0)", "truncate": "trunc({0} + 0.0)",
+    "round": "rint({0} + 0.0)",
     "pow": "({0} ** {1})",
 }  # fmt: skip
 
@@ -68,7 +69,7 @@ def compile_numba(
         found = inner(*values)
         return tuple(
             [
-                None if one != one else bool(one) if boolean else one
+                None if math.isnan(one) else bool(one) if boolean else one
                 for one, boolean in zip(found, booleans, strict=True)
             ]
         )

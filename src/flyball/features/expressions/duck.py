@@ -8,7 +8,17 @@ from typing import Any, cast
 from flyball.features.expressions import scalars
 from flyball.features.expressions.kinds import Typed, column_kinds
 from flyball.features.expressions.meaning import (
-    EXP_MOST, FINITE, FIRST_US, LARGEST, LAST_US, NUMBER, SPACES, TIME, WHOLE, Bounds, lowered,
+    EXP_MOST,
+    FINITE,
+    FIRST_US,
+    LARGEST,
+    LAST_US,
+    NUMBER,
+    SPACES,
+    TIME,
+    WHOLE,
+    Bounds,
+    lowered,
 )  # fmt: skip
 from flyball.features.expressions.tree import Expr
 
@@ -18,7 +28,8 @@ _LONG = 400  # letters; what is longer is not written twice
 _SQL = {
     "add": "({0} + {1})", "sub": "({0} - {1})", "mul": "({0} * {1})", "neg": "(-{0})", "abs": "abs({0})",
     "floor": "floor({0})", "ceil": "ceil({0})", "truncate": "trunc({0})", "sign": "CAST(sign({0}) AS DOUBLE)",
-    "eq": "({0} = {1})", "ne": "({0} <> {1})", "lt": "({0} < {1})", "le": "({0} <= {1})", "gt": "({0} > {1})", "ge": "({0} >= {1})",
+    "eq": "({0} = {1})", "ne": "({0} <> {1})", "lt": "({0} < {1})", "le": "({0} <= {1})", "gt": "({0} > {1})",
+    "ge": "({0} >= {1})",
     "and": "({0} AND {1})", "or": "({0} OR {1})", "not": "(NOT {0})", "is_null": "({0} IS NULL)",
     "length": "CAST(length({0}) AS DOUBLE)", "contains": "contains({0}, {1})",
     "starts_with": "starts_with({0}, {1})", "ends_with": "suffix({0}, {1})", "replace": "replace({0}, {1}, {2})",
@@ -264,7 +275,7 @@ class Duck:
 
     def _slice(self, node: Expr) -> str:
         start, length = cast("int", node.args[1]), node.args[2]
-        return f"substring({self.value(node.args[0], 's')}, {start + 1}{'' if length is None else f', {int(length)}'})"  # type: ignore[arg-type]  # checked when it was made
+        return f"substring({self.value(node.args[0], 's')}, {start + 1}{'' if length is None else f', {int(length)}'})"
 
     def _tail(self, node: Expr) -> str:
         return f"right({self.value(node.args[0], 's')}, {int(cast('int', node.args[1]))})"

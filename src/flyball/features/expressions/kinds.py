@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from flyball.errors import Invalid, nearest
-from flyball.features.expressions.tree import OPS, Expr, walk
+from flyball.features.expressions.tree import OPS, Expr, columns_of, walk
 
 WORDS = {"n": "a number", "b": "a boolean", "s": "a text", "t": "a time"}
 _DECLARED = {"BYTES": "s", "BOOL": "b", "TIME": "t", **dict.fromkeys(("FP64", "FP32", "INT64", "INT32"), "n")}
@@ -35,6 +35,44 @@ def check(expression: Expr, types: Mapping[str, str] = {}, columns: Iterable[str
                 )
     kinds = column_kinds([expression], types)
     return {"n": "FP64", "b": "BOOL", "s": "BYTES", "t": "TIME"}[Typed(kinds).of(expression)]
+
+
+def by_dependence(derived: Mapping[str, Expr]) -> list[dict[str, Expr]]:
+    """Derived columns in layers, each after those it reads; a circle is refused by its names."""
+    left, layers = dict(derived), list[dict[str, Expr]]()
+    while left:
+        layer = {name: one for name, one in left.items() if not any(read in left for read in columns_of(one))}
+        if not layer:
+            circle = [next(iter(left))]
+            while circle.count(circle[-1]) < 2:
+                circle.append(next(read for read in columns_of(left[circle[-1]]) if read in left))
+            names = " -> ".join(circle[circle.index(circle[-1]) :])
+            raise Invalid(
+                f"derived columns read one another in a circle: {names}",
+                "a column of its own name is a new one",
+            )
+        layers.append(layer)
+        left = {name: one for name, one in left.items() if name not in layer}
+    return layers
+
+
+def check_derived(
+    derived: Mapping[str, Expr], where: Expr | None, types: Mapping[str, str] = {}
+) -> dict[str, str]:
+    """The datatype of every derived column, and whether ``where`` is a condition; what does not fit is refused.
+
+    ``types`` are those of source columns and of derived ones, as far as they were said.
+    """
+    found = {name: kind for name, kind in types.items() if name not in derived}
+    for layer in by_dependence(derived):
+        found.update({name: check(one, found) for name, one in layer.items()})
+    for name in derived:
+        if name in types and (types[name] == "BYTES") != (found[name] == "BYTES"):
+            raise Invalid(f"derived column {name!r} is declared {types[name]}, but {derived[name]!r} is {found[name]}",
+                          "BYTES is a text; a time has .dt.epoch()")  # fmt: skip
+    if where is not None and check(where, found) != "BOOL":
+        raise Invalid(f"where={where!r} is no condition", "compare it: col('amount') > 0")
+    return {name: found[name] for name in derived}
 
 
 def column_kinds(expressions: Iterable[Expr], types: Mapping[str, str] = {}) -> Kinds:

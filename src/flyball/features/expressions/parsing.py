@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any
 
 from flyball.errors import Invalid, nearest
-
 from flyball.features.expressions.tree import Expr, call, coalesce, col, concat, greatest, least, lit, when
 from flyball.features.expressions.tree import literal as tree_literal
 
@@ -145,7 +144,9 @@ class _Reader:
 
     def _mod(self, node: Any) -> Expr:
         above, below = lit(self.read(node.this)), self.read(node.expression)
-        return above - below * call("truncate", above / below)  # as SQL has it: the sign is the dividend's
+        return call(
+            "sub", above, call("mul", below, call("truncate", above / below))
+        )  # as SQL has it: the sign is the dividend's
 
     def _is(self, node: Any) -> Expr:
         value, what = lit(self.read(node.this)), self.read(node.expression)

@@ -15,7 +15,15 @@ from flyball.errors import Invalid, NotFound, nearest
 from flyball.features.expressions import scalars
 from flyball.features.expressions.kinds import Typed, column_kinds
 from flyball.features.expressions.meaning import (
-    EXP_MOST, FINITE, FIRST_US, LARGEST, LAST_US, SPACES, WHOLE, Bounds, lowered,
+    EXP_MOST,
+    FINITE,
+    FIRST_US,
+    LARGEST,
+    LAST_US,
+    SPACES,
+    WHOLE,
+    Bounds,
+    lowered,
 )  # fmt: skip
 from flyball.features.expressions.tree import Expr, columns_of, walk
 
@@ -23,7 +31,8 @@ Row = Callable[[Sequence[Any]], tuple[Any, ...]]
 _DAY = "86400000000"
 _CODE = {
     "add": "({0} + {1})", "sub": "({0} - {1})", "mul": "({0} * {1})", "div": "({0} / {1})", "neg": "(-{0})", "abs": "abs({0})",
-    "floor": "float(floor({0}))", "ceil": "float(ceil({0}))", "truncate": "float(trunc({0}))", "round": "float(round({0}))", "sqrt": "sqrt({0})",
+    "floor": "float(floor({0}))", "ceil": "float(ceil({0}))", "truncate": "float(trunc({0}))", "round": "float(round({0}))",
+    "sqrt": "sqrt({0})",
     "exp": "exp({0})", "log": "log({0})", "log1p": "log1p({0})", "pow": "power({0}, {1})",
     "sign": "(1.0 if {0} > 0.0 else -1.0 if {0} < 0.0 else 0.0)",
     "eq": "({0} == {1})", "ne": "({0} != {1})", "lt": "({0} < {1})", "le": "({0} <= {1})", "gt": "({0} > {1})",
@@ -43,9 +52,43 @@ _ONLY_IF = {  # where the operation has a value
 }  # fmt: skip
 _TWICE = ("sign", *_ONLY_IF)  # say their argument more than once
 _ZONED = ("hour", "minute", "second", "weekday", "date", "year", "month", "day", "day_of_year")
-_NUMERIC = frozenset(
-    "col lit add sub mul div floordiv mod neg abs floor ceil truncate round sqrt exp log log1p pow sign eq ne lt le gt ge not and or is_null "
-    "coalesce least greatest when is_in map clip to_number to_bool".split()
+_NUMERIC = (
+    *(
+        "col",
+        "lit",
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "floordiv",
+        "mod",
+        "neg",
+        "abs",
+        "floor",
+        "ceil",
+        "truncate",
+        "round",
+        "sqrt",
+    ),
+    *(
+        "exp",
+        "log",
+        "log1p",
+        "pow",
+        "sign",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "not",
+        "and",
+        "or",
+        "is_null",
+        "coalesce",
+    ),
+    *("least", "greatest", "when", "is_in", "map", "clip", "to_number", "to_bool"),
 )
 
 
@@ -272,7 +315,8 @@ class RowSource:
         if not one.conditions and not other.conditions:
             return Value((), f"({one.code} {node.op} {other.code})")
         a, b = self.named(one), self.named(other)
-        return self.nullable(Value((), f"{wins} if {a} is {wins} or {b} is {wins} else None if {a} is None or {b} is None else {loses}"))  # fmt: skip
+        unknown = f"None if {a} is None or {b} is None else {loses}"
+        return self.nullable(Value((), f"{wins} if {a} is {wins} or {b} is {wins} else {unknown}"))
 
     def _coalesce(self, node: Expr) -> Value:
         values = [self.argument(node, at) for at in range(len(node.args))]
@@ -286,7 +330,11 @@ class RowSource:
         return self.nullable(Value((), code)) if values[-1].conditions else Value((), code)
 
     def _when(self, node: Expr) -> Value:
-        values = [self.argument(node, at) if at % 2 or at == len(node.args) - 1 else self.value(node.args[at]) for at in range(len(node.args))]  # fmt: skip
+        last = len(node.args) - 1
+        values = [
+            self.argument(node, at) if at % 2 or at == last else self.value(arg)
+            for at, arg in enumerate(node.args)
+        ]
         code = self.inline(values[-1])
         for condition, value in reversed(list(zip(values[:-1:2], values[1::2], strict=True))):
             code = f"({self.inline(value)} if {self.truth(condition)} else {code})"
