@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from flyball.checks.results import ContractResult
     from flyball.features.definitions import View
     from flyball.stores.online import Rows
+    from flyball.stores.tables import Table
 
 log = logging.getLogger(__name__)
 To = Literal["online_and_offline", "online", "offline"]
@@ -90,8 +90,7 @@ class Feed:
             for view in self.views
             if view.base_name in contracts and view.base_name != source
         }
-        self.folder = ws.tables_dir / "sources" / source
-        self.files = FeedFiles(self.folder)
+        self.files = FeedFiles(ws.tables.at(f"sources/{source}"))
         self._previous: pl.DataFrame | None = None
 
     def ingest(
@@ -166,11 +165,9 @@ class Feed:
 
     def schema(self) -> dict[str, pl.DataType] | None:
         """Names and types of the columns so far; ``None`` before the first rows."""
-        import polars as pl
-
         for file in reversed(self.files.files()):
-            if found := pl.read_parquet_schema(file):
-                return dict(found)
+            if found := file.schema():
+                return found
         return None
 
     def positions(self) -> dict[str, str]:
@@ -230,14 +227,9 @@ class Feed:
         return mark, Landed(view.name, new, len(rows.codes) - new, late)
 
     def _bury(self, bad: bytes) -> None:
-        folder = self.ws.tables_dir / "dead" / self.source
-        folder.mkdir(parents=True, exist_ok=True)
-        path = (
-            folder / f"{self.files.newest()[0] + 1:08d}.ndjson"
-        )  # the same again when the batch comes again
-        staged = path.with_suffix(".part")
-        staged.write_bytes(bad)
-        staged.replace(path)
+        # The same file again when the batch comes again.
+        name = f"{self.files.newest()[0] + 1:08d}.ndjson"
+        self.ws.tables.at(f"dead/{self.source}").put(name, bad)
 
     def _check(self, rows: pl.DataFrame, now: datetime) -> ContractResult | None:
         """The first contract that a batch breaks: the source's, or that of a view of it."""
@@ -252,11 +244,9 @@ class Feed:
         return result
 
     def _last(self) -> pl.DataFrame | None:
-        if self._previous is None and self.folder.is_dir():
-            import polars as pl
-
+        if self._previous is None:
             files = self.files.files()
-            self._previous = pl.read_parquet(files[-1]) if files else None
+            self._previous = files[-1].read() if files else None
         return self._previous
 
     def _keep(self, rows: pl.DataFrame, head: Head, *, offline: bool, durable: bool) -> list[Landed]:
@@ -285,8 +275,7 @@ class Feed:
 
 def snapshot_all(ws: Workspace) -> list[Snapshot]:
     """A snapshot of every source that has brought rows: what a training of now may learn from."""
-    folder = ws.tables_dir / "sources"
-    return [Feed(ws, one.name).snapshot() for one in sorted(folder.iterdir())] if folder.is_dir() else []
+    return [Feed(ws, name).snapshot() for name in ws.tables.at("sources").folders()]
 
 
 def prepared(view: View, rows: pl.DataFrame) -> pl.DataFrame:
@@ -320,7 +309,7 @@ def _complete(view: View, part: pl.DataFrame) -> pl.DataFrame:
     return part.with_columns(pl.lit(None).alias(name) for name in lacking) if lacking else part
 
 
-def _slices(file: Path, done: int) -> Iterator[tuple[pl.DataFrame, int | None]]:
+def _slices(file: Table, done: int) -> Iterator[tuple[pl.DataFrame, int | None]]:
     """A file's rows from ``done`` on, a slice at a time, and how many are done then; ``None`` with the last.
 
     A file whose rows don't go online has one slice with none.
@@ -328,21 +317,15 @@ def _slices(file: Path, done: int) -> Iterator[tuple[pl.DataFrame, int | None]]:
     import polars as pl
 
     if not head_of(file).online:
-        yield pl.read_parquet(file, n_rows=0), None
+        yield pl.DataFrame(schema=file.schema()), None
         return
-    height = pl.scan_parquet(file).select(pl.len()).collect().item()
+    height = file.scan().select(pl.len()).collect().item()
     while True:
-        part = pl.read_parquet(file) if height <= _SLICE_ROWS else _slice(file, done)
+        part = file.read() if height <= _SLICE_ROWS else file.scan().slice(done, _SLICE_ROWS).collect()
         done += part.height
         yield part, done if done < height else None
         if done >= height:
             return
-
-
-def _slice(file: Path, begin: int) -> pl.DataFrame:
-    import polars as pl
-
-    return pl.scan_parquet(file).slice(begin, _SLICE_ROWS).collect()
 
 
 def _contract() -> type[Contract]:

@@ -323,7 +323,7 @@ def _is_fed(ws: Workspace, view: View) -> bool:
     scheme = source.url.partition(":")[0] if source is not None else ""
     if scheme in ("push", *_STREAMS):
         return True
-    return not scheme and any((ws.tables_dir / "sources" / view.source).glob("[0-9]*.parquet"))
+    return not scheme and bool(ws.tables.at(f"sources/{view.source}").files())
 
 
 def _table(ws: Workspace, view: View, data: str) -> pl.LazyFrame:

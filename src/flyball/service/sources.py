@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from flyball.features.definitions import Source, View
     from flyball.features.sources import Place
+    from flyball.features.sources.files import FileSeen
     from flyball.features.sources.seeing import Seen
+    from flyball.stores.tables import Table
 
 
 class Described(msgspec.Struct, frozen=True):
@@ -136,7 +138,6 @@ def _described(ws: Workspace, name: str, views: tuple[str, ...]) -> Described:
         return Described(name, place.kind, place.shown, views, problem=error.what)
     from flyball.features.sources.reading import rows_in
 
-    pushed = _pushed_files(ws, name)
     own = rows_in(place)
     return Described(
         name,
@@ -145,7 +146,7 @@ def _described(ws: Workspace, name: str, views: tuple[str, ...]) -> Described:
         views,
         len(found.columns),
         found.rows if own is None else own,
-        sum(map(_rows_of_file, (one.path for one in pushed))),
+        sum(map(_rows_of, _pushed(ws, name))),
         found.newest,
         found.version,
     )
@@ -189,11 +190,9 @@ def _parts(
 ) -> tuple[list[pl.LazyFrame], Place]:
     """The tables that hold a source's rows: its own, then what was pushed."""
     from flyball.features.sources import open_place
-    from flyball.features.sources.reading import scanned
 
     place = _place(ws, name)
-    files = _pushed_files(ws, name)
-    pushed = [scanned(one.path) for one in files]
+    pushed = [one.scan() for one in _pushed(ws, name)]
     if place.kind in ("push", "stream"):
         ref = "" if pushed else _snapshot_ref(ws, name)
         if not pushed and not ref:
@@ -270,24 +269,31 @@ def _snapshot(ws: Workspace, ref: str) -> pl.LazyFrame:
     return data.use(ws.ledger, ws.blobs, ref).lazy()
 
 
-def _pushed_files(ws: Workspace, name: str) -> list[Any]:
-    from pathlib import Path
-
-    from flyball.features.sources.files import file_seen
+def _pushed(ws: Workspace, name: str) -> list[Table]:
+    """The tables of what was pushed or streamed under a name, in the order in which they came."""
     from flyball.service.feed_files import FeedFiles
 
-    return [file_seen(Path(one)) for one in FeedFiles(ws.tables_dir / "sources" / name).files()]
+    return FeedFiles(ws.tables.at(f"sources/{name}")).files()
+
+
+def _pushed_files(ws: Workspace, name: str) -> list[FileSeen]:
+    from flyball.features.sources.files import FileSeen
+
+    found = []
+    for one in _pushed(ws, name):
+        stat = one.stat()
+        found.append(FileSeen(repr(one), stat["size"], stat["last_modified"], stat["e_tag"] or ""))
+    return found
 
 
 def _pushed_names(ws: Workspace) -> list[str]:
-    folder = ws.tables_dir / "sources"
-    return sorted(one.name for one in folder.iterdir() if one.is_dir()) if folder.is_dir() else []
+    return ws.tables.at("sources").folders()
 
 
-def _rows_of_file(path: str) -> int:
+def _rows_of(table: Table) -> int:
     import polars as pl
 
-    return int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
+    return int(table.scan().select(pl.len()).collect().item())
 
 
 def _nothing(ws: Workspace, name: str, place: Place) -> FlyballError:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flyball.stores.metadata import Ledger
     from flyball.stores.online import OnlineStore
     from flyball.stores.predictions import Predictions
+    from flyball.stores.tables import Tables
 
 FILL_FROM = "FLYBALL_FILL_FROM"  # set while a run is reproduced: the store that its project's blobs came from
 APPLIED = "features_applied.py"  # what was defined as objects, by FeatureStore.apply([...])
@@ -83,8 +84,18 @@ class Workspace:
 
     @property
     def tables_dir(self) -> Path:
-        """The root of the Parquet tables."""
-        return Path(self.settings.url(self.config.stores.tables).removeprefix("file:"))
+        """The root of the Parquet tables on this machine: of predictions and labels, and of what was pushed unless
+        ``stores.tables`` is a bucket.
+        """
+        url = self.settings.url(self.config.stores.tables)
+        return self.state / "tables" if "://" in url and not url.startswith("file:") else _folder(url)
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The tables of what was pushed and streamed, by source: in a folder, or in a bucket."""
+        from flyball.stores.tables import Tables
+
+        return Tables.open(self.settings.url(self.config.stores.tables), state=self.state)
 
     @property
     def online_url(self) -> str:
@@ -138,3 +149,7 @@ class Workspace:
     def plan(self) -> plans.Plan:
         """What the workers were last told."""
         return plans.read(self.plan_path)
+
+
+def _folder(url: str) -> Path:
+    return Path(url.removeprefix("file:").removeprefix("//"))

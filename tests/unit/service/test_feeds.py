@@ -88,7 +88,7 @@ def test_another_table_in_place_of_the_old_one_is_read_from_its_start(ws: Worksp
     feed = Feed(ws, "clicks")
     for begin in (0, 20):
         feed.ingest(table([event(n) for n in range(begin, begin + 20)]), now=START)
-    for file in feed.folder.iterdir():
+    for file in feed.files.tables.folder.iterdir():
         file.unlink()
     feed = Feed(ws, "clicks")
     for begin in (0, 20, 40):

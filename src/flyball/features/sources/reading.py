@@ -14,11 +14,6 @@ from flyball.features.sources.places import Place
 from flyball.features.sources.usable import usable
 
 
-def scanned(path: str) -> pl.LazyFrame:
-    """One file of rows that were pushed."""
-    return pl.scan_parquet(path, glob=False)
-
-
 def together(
     parts: Sequence[pl.LazyFrame],
     place: Place,
