@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from importlib import import_module
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from flyball.errors import Invalid, NotFound, nearest
+
+if TYPE_CHECKING:
+    from flyball.stores.online_chunks import Layout
 
 _encode = msgspec.msgpack.Encoder().encode
 _LONGEST_BYTES = 400  # LMDB takes keys of 511 bytes; the view and the chunk need 16
@@ -57,6 +60,13 @@ class Reading(Protocol):
         """What :meth:`tail` says of each address, in one go: one exchange with a store that is elsewhere."""
         ...
 
+    def heads(self, addresses: Sequence[bytes], layout: Layout) -> Sequence[bytes | None]:
+        """Of each tail only what latest values need, in one go: the first six words of its header and of its newest
+        row the first ``4 + columns`` (:mod:`flyball.stores.online_chunks`), in one piece. Where the header's ``ready``
+        is after t, :meth:`tails` must be asked. A store that is elsewhere sends some 150 bytes instead of some 20,000.
+        """
+        ...
+
     def closed(self, address: bytes, at_us: int) -> memoryview | None:
         """The closed chunk with the latest first row that happened at or before ``at_us``; ``None`` without one."""
         ...
@@ -73,11 +83,14 @@ class Reading(Protocol):
 
 
 class OnlineStore(Protocol):
-    """Rows by (view, key). Engines: lmdb.
+    """Rows by (view, key). Engines: lmdb, redis (and Valkey).
 
     One process writes, any number read meanwhile; a reader sees whole batches only, also when the writer is killed.
-    The store can always be rebuilt from the offline tables, so it does not wait for the disk.
+    The store can always be rebuilt from the offline tables, so it does not wait for the disk. A store that does not
+    answer is :class:`flyball.errors.Unavailable` after a bounded wait, and is asked anew by the next call.
     """
+
+    batch_rows: int  # rows in one append that don't make readers wait
 
     def append(
         self, view: str, rows: Rows, *, keep_us: int | None = None, marks: Mapping[str, bytes] = {}
@@ -120,16 +133,23 @@ class OnlineStore(Protocol):
         ...
 
 
-OPENERS = {"lmdb": "flyball.stores.online_lmdb:open_lmdb"}
+_REDIS = "flyball.stores.online_redis:open_redis"
+OPENERS = {
+    "lmdb": "flyball.stores.online_lmdb:open_lmdb",
+    "redis": _REDIS,
+    "rediss": _REDIS,
+    "valkey": _REDIS,
+}
 
 
 def open_online(url: str, *, readonly: bool = False) -> OnlineStore:
-    """Open ``lmdb:PATH``. A reader of a store that does not exist yet sees an empty one, and later its rows.
+    """Open ``lmdb:PATH`` or ``redis://HOST:PORT/DB``. A reader of a store that does not exist yet sees an empty one,
+    and later its rows.
 
-    >>> open_online("redis://localhost")
+    >>> open_online("rocks:here")
     Traceback (most recent call last):
-    flyball.errors.NotFound: no online store speaks 'redis'
-      known: lmdb
+    flyball.errors.NotFound: no online store speaks 'rocks'
+      known: lmdb, redis, rediss, valkey
     """
     scheme, colon, _ = url.partition(":")
     if not colon:
@@ -137,7 +157,13 @@ def open_online(url: str, *, readonly: bool = False) -> OnlineStore:
     if scheme not in OPENERS:
         raise NotFound(f"no online store speaks {scheme!r}", nearest(scheme, list(OPENERS)), scheme=scheme)
     module, _, opener = OPENERS[scheme].partition(":")
-    store: OnlineStore = getattr(import_module(module), opener)(url, readonly=readonly)
+    try:
+        found = import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != "redis":
+            raise
+        raise NotFound(f"{scheme}: needs a package more", "pip install 'flyball[redis]'") from error
+    store: OnlineStore = getattr(found, opener)(url, readonly=readonly)
     return store
 
 

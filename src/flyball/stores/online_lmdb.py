@@ -19,17 +19,16 @@ import numpy as np
 
 from flyball.errors import Invalid, Unavailable
 from flyball.stores.online import Rows, two_texts, view_address
-from flyball.stores.online_chunks import (
-    NEVER,
-    Floats,
-    Header,
-    Layout,
-    build,
-    layout_of,
-    shifts_of,
-    with_dropped,
+from flyball.stores.online_chunks import NEVER, Floats, Layout, layout_of, with_dropped
+from flyball.stores.online_tails import (
+    Batch,
+    grown,
+    head_of,
+    is_superseded,
+    other_columns,
+    rebuilt,
+    sorted_batch,
 )
-from flyball.stores.online_tails import Batch, grown, other_columns, rebuilt, sorted_batch
 
 T = TypeVar("T")
 _MAP_BYTES = 4 << 30  # address space, not disk; doubled when it is full
@@ -122,6 +121,9 @@ class LmdbReading:
     def tails(self, addresses: Sequence[bytes]) -> list[memoryview | None]:
         return [*map(self.tail, addresses)]
 
+    def heads(self, addresses: Sequence[bytes], layout: Layout) -> list[bytes | None]:
+        return [None if tail is None else head_of(layout, tail) for tail in map(self.tail, addresses)]
+
     def closed(self, address: bytes, at_us: int) -> memoryview | None:
         cursor = self._cursor
         if cursor is None:
@@ -159,6 +161,9 @@ class _Nothing:
     def tails(self, addresses: Sequence[bytes]) -> list[memoryview | None]:
         return [None] * len(addresses)
 
+    def heads(self, addresses: Sequence[bytes], layout: Layout) -> list[bytes | None]:
+        return [None] * len(addresses)
+
     def closed(self, address: bytes, at_us: int) -> memoryview | None:
         return None
 
@@ -173,6 +178,8 @@ class _Nothing:
 
 class LmdbOnline:
     """See :class:`flyball.stores.online.OnlineStore`."""
+
+    batch_rows = 1_000_000  # readers go on meanwhile; some 0.5 GB at its peak
 
     def __init__(self, shared: _Environment) -> None:
         self._shared = shared
@@ -348,24 +355,21 @@ def _merge(
 
 def _rewrite(txn: Any, layout: Layout, address: bytes, tail: bytes | None, rows: Floats) -> int:
     """Merge rows into the chunks they belong to and build all from there anew: for late rows and full tails."""
-    if tail is None:
-        _put(txn, address, build(layout, Header(layout, shifts_of(rows)), rows))
-        return len(rows)
     first = int(rows.view(np.int64)[0, 0])
     touched: list[bytes] = []
-    if first < layout.word.unpack_from(tail, layout.start)[0]:
+    if tail is not None and first < layout.word.unpack_from(tail, layout.start)[0]:
         for key in _closed_keys(txn, address):
             begins = int.from_bytes(key[-8:], "big") - _BIAS
             if begins <= first:
                 touched = [key]  # a later chunk that still begins early enough takes its place
             else:
                 touched.append(key)
-    chunks = [bytes(txn.get(key)) for key in touched] + [tail]
-    chunks_made, new = rebuilt(layout, chunks, rows)
+    chunks = [bytes(txn.get(key)) for key in touched]
+    made, new = rebuilt(layout, chunks if tail is None else [*chunks, tail], rows)
     if new:
         for key in touched:
             txn.delete(key)
-        _put(txn, address, chunks_made)
+        _put(txn, address, made)
     return new
 
 
@@ -386,8 +390,8 @@ def _drop(txn: Any, layout: Layout, address: bytes, before_us: int, as_of_us: in
     tail = bytes(txn.get(address))
     dropped, until = 0, NEVER
     for key, following in zip(keys, [*keys[1:], None], strict=True):
-        after = layout.words(tail if following is None else txn.get(following)).view(np.int64)
-        if after[0, 0] > before_us or np.maximum(after[:, 0], after[:, 1]).min() > as_of_us:
+        after = tail if following is None else txn.get(following)
+        if not is_superseded(layout, after, before_us, as_of_us):
             break
         words = layout.words(txn.get(key)).view(np.int64)
         until = int(words[-1, 0])

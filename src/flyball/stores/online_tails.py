@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -30,10 +30,12 @@ from flyball.stores.online_chunks import (
     build,
     in_order,
     layout_of,
+    shifts_of,
     torn,
 )
 
 Tail = bytes | memoryview
+T = TypeVar("T")
 _SLICE_ROWS = 1 << 15  # rows built at a time: what is worked on stays in the processor's cache
 
 
@@ -93,6 +95,8 @@ def _in_order_of_keys(keys: Sequence[bytes], codes: Ints) -> tuple[Sequence[byte
 
 def rebuilt(layout: Layout, chunks: Sequence[Tail], rows: Floats) -> tuple[list[tuple[int, bytes]], int]:
     """Chunks anew (the last is the tail) from those of one key, whole and in order, and more rows; how many are new."""
+    if not chunks:
+        return build(layout, Header(layout, shifts_of(rows)), rows), len(rows)
     header = Header.read(layout, chunks[0])
     header.dropped = Header.read(layout, chunks[-1]).dropped
     old = np.concatenate([bare_of(layout, chunk) for chunk in chunks])
@@ -100,6 +104,25 @@ def rebuilt(layout: Layout, chunks: Sequence[Tail], rows: Floats) -> tuple[list[
     both = both[in_order(np.zeros(len(both), dtype=np.int64), both)]
     new = len(both) - len(old)
     return (build(layout, header, both) if new else []), new
+
+
+def is_superseded(layout: Layout, following: Tail, before_us: int, as_of_us: int) -> bool:
+    """Whether the chunk that another follows may go: all its rows happened by ``before_us``, and for every
+    t >= ``as_of_us`` a newer one is visible.
+    """
+    after = layout.words(following).view(np.int64)
+    return bool(after[0, 0] <= before_us and np.maximum(after[:, 0], after[:, 1]).min() <= as_of_us)
+
+
+def head_of(layout: Layout, tail: Tail) -> bytes:
+    """Of a tail, the words that latest values need: of its header, and its newest row without sums."""
+    at = len(tail) - layout.row_bytes
+    return bytes(tail[: 8 * HEAD_WORDS]) + bytes(tail[at : at + 8 * (4 + layout.columns)])
+
+
+def chunks_of(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Parts of a list, of so many items."""
+    return (items[at : at + size] for at in range(0, len(items), size))
 
 
 def other_columns(view: str, layout: Layout, record: bytes) -> None:

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from flyball.errors import Invalid
+from flyball.errors import Invalid, Unavailable
 from flyball.stores.online import OnlineStore, Rows, no_rows, pack_key, view_address
 from flyball.stores.online_chunks import Header, bare_of, layout_of
 
@@ -149,6 +149,44 @@ class OnlineStoreSuite:
         ]
         assert sum(tail is not None for tail in tails) == 40
         reading.close()
+
+    def test_a_head_is_the_beginning_of_the_header_and_of_the_newest_row(self, store: OnlineStore) -> None:
+        rows = [("UA", at, at, 0, float(at)) for at in range(300)]
+        plain = msgspec.structs.replace(batch(rows), sums=False)
+        for view, its in ((VIEW, batch(rows)), ("latest@1", plain)):
+            store.append(view, its)
+            layout, addresses = (
+                layout_of(1, its.sums),
+                [view_address(view) + pack_key((name,)) for name in ("UA", "AA")],
+            )
+            reading = store.begin()
+            tail, (head, nothing) = reading.tail(addresses[0]), reading.heads(addresses, layout)
+            reading.close()
+            assert nothing is None
+            assert tail is not None
+            last = tail[-layout.row_bytes :]
+            assert head == bytes(tail[:48]) + bytes(last[:40])
+        assert store.views() == {VIEW: 1, "latest@1": 1}
+
+    def test_late_rows_are_merged_into_closed_chunks_and_a_look_from_before_is_not_mixed(
+        self, store: OnlineStore
+    ) -> None:
+        """A look whose chunks were rewritten shows all as it was, or says that it must be made again."""
+        store.append(VIEW, batch([("UA", at, at, 0, 1.0) for at in range(0, 2000, 2)]))
+        address, layout, reading = view_address(VIEW) + pack_key(("UA",)), layout_of(1), store.begin()
+        tail = reading.tail(address)
+        assert tail is not None
+        before = Header.read(layout, tail).rows_before
+        assert store.append(VIEW, batch([("UA", at, at + 5, 0, 2.0) for at in range(1, 1001, 2)])) == 500
+        found, at_us = 0, int(layout.words(tail).view(np.int64)[0, 0]) - 1
+        try:
+            while (chunk := reading.closed(address, at_us)) is not None:
+                found, at_us = found + layout.count(chunk), int(layout.words(chunk).view(np.int64)[0, 0]) - 1
+        except Unavailable:
+            found = before
+        reading.close()
+        assert found == before
+        assert [row[0] for row in rows_of(store, "UA")] == [*range(1001), *range(1002, 2000, 2)]
 
     def test_nulls_and_what_is_no_number_are_one_null(self, store: OnlineStore) -> None:
         odd = [float("nan"), float("inf"), -float("inf"), 1e200]

@@ -53,7 +53,7 @@ def test_a_corrupt_file_is_said_to_be_with_what_to_do(tmp_path: Path, damage: by
 
 def test_a_wrong_url_names_what_would_do() -> None:
     with pytest.raises(NotFound, match="known: lmdb"):
-        open_online("redis://localhost")
+        open_online("rocks://localhost")
     for wrong in ("nothing", "lmdb:", "lmdb:x?map=3"):
         with pytest.raises(Invalid):
             open_online(wrong)
