@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import polars as pl
 
 from flyball.errors import Invalid, nearest
-from flyball.features.definitions import Service, View, by_name, resolve
+from flyball.features.definitions import Known, Service, View, by_name, resolve
 from flyball.features.events import Frame, source_of
 from flyball.features.joining import MEMORY_BYTES, Asked, join
 
@@ -25,7 +25,7 @@ from flyball.features.joining import MEMORY_BYTES, Asked, join
 def point_in_time(
     entities: pl.DataFrame,
     at: str,
-    views: Iterable[View] | Mapping[str, View],
+    views: Known,
     sources: Mapping[str, Frame],
     *,
     service: Service | None = None,
@@ -33,26 +33,32 @@ def point_in_time(
 ) -> pl.DataFrame:
     """Every row of ``entities`` once, in order, with a column per feature (``view:feature``) as of its ``at``.
 
-    With a service: only its features, in its order, and its request fields must be columns already. As of t only rows
-    with ``happened <= t`` and ``known <= t`` exist; see :mod:`flyball.features.definitions`. A row whose ``at`` or key
-    is null gets nothing (counts 0). A column of the same name is replaced. Columns are Float64, those of texts String.
+    With a service: only its features, in its order, on-demand ones computed, and its request fields must be columns
+    already. As of t only rows with ``happened <= t`` and ``known <= t`` exist; see :mod:`flyball.features.definitions`.
+    A row whose ``at`` or key is null gets nothing (counts 0). A column of the same name is replaced. Columns are
+    Float64, those of texts String.
     A source given as a LazyFrame is read in batches, and spilled to disk beyond ``memory_bytes``.
     """
-    used: list[View] = []
     if service is None:
         used = [one for one in by_name(views).values() if isinstance(one, View)]
         wanted = [feature for view in used for feature in view.features]
-    else:
-        vector = resolve(service, views)
-        used, wanted = list(vector.views), list(vector.looked_up)
-        for field in service.request:
-            if field.name not in entities.columns:
-                raise Invalid(
-                    f"the entity rows lack request field {field.name!r}",
-                    nearest(field.name, entities.columns),
-                    field=field.name,
-                )
-    return entities.with_columns(joined(Asked.of(entities, at), wanted, used, sources, memory_bytes))
+        return entities.with_columns(joined(Asked.of(entities, at), wanted, used, sources, memory_bytes))
+    vector = resolve(service, views)
+    for field in service.request:
+        if field.name not in entities.columns:
+            raise Invalid(
+                f"the entity rows lack request field {field.name!r}",
+                nearest(field.name, entities.columns),
+                field=field.name,
+            )
+    features = [feature for feature in service.features if ":" in feature]
+    found = joined(Asked.of(entities, at), vector.looked_up, vector.views, sources, memory_bytes)
+    frame = entities.with_columns(found)
+    if vector.computed:
+        from flyball.features.on_demand import compute_frame
+
+        frame = compute_frame(vector, frame)
+    return frame.select(*(name for name in entities.columns if name not in features), *features)
 
 
 def joined(

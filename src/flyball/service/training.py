@@ -90,7 +90,7 @@ def get_historical_features(
     )
 
 
-@verb("features join", local=("out",))
+@verb("features join", local=("entities", "out"))
 def join(
     entities: str = "",
     *,

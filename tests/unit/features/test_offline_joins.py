@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from flyball.errors import Invalid, NotFound
-from flyball.features import RequestField, Service, View, count, last, mean, point_in_time
+from flyball.features import OnDemand, RequestField, Service, View, col, count, last, mean, point_in_time
 
 T = datetime(2013, 4, 1, 12, tzinfo=UTC)
 VIEW = View(
@@ -152,3 +152,14 @@ def test_a_missing_source_key_or_time_names_the_nearest() -> None:
         point_in_time(asked(), "at", [VIEW], {"landed": landed()})
     with pytest.raises(Invalid, match="no key column 'carrier'"):
         point_in_time(asked().drop("carrier"), "t", [VIEW], {"landed": landed()})
+
+
+def test_a_service_with_on_demand_features_comes_in_its_order() -> None:
+    rate = OnDemand("rate", {"double": col("c:delay") * 2, "late": col("dep_hour") + col("c:count_3h")})
+    wanted = ("rate:late", "c:count_3h", "dep_hour", "rate:double")
+    service = Service("s", wanted, request=(RequestField("dep_hour"),))
+    found = point_in_time(asked(dep_hour=[9]), "t", [VIEW, rate], {"landed": landed()}, service=service)
+    assert found.columns == [*asked(dep_hour=[9]).columns, "rate:late", "c:count_3h", "rate:double"]
+    plain = point_in_time(asked(), "t", [VIEW], {"landed": landed()})
+    assert found["rate:double"].item() == plain["c:delay"].item() * 2
+    assert found["rate:late"].item() == 9 + plain["c:count_3h"].item()

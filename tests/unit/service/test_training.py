@@ -264,6 +264,8 @@ def test_a_saved_set_says_which_views_and_sources_made_it(ws: Workspace) -> None
     assert "shop@1" in text
     assert "sales@" in text
     assert made.save("training").ref == "training@1"  # the same rows are the same snapshot
+    assert explain.explain("training@1", verify=True, ws=ws).exit_code == 0
+    assert explain.explain(".", verify=True, ws=ws).exit_code == 0
 
 
 def test_a_set_made_of_a_snapshot_names_it(ws: Workspace) -> None:
@@ -330,7 +332,7 @@ def test_nothing_is_read_before_it_is_asked_for(ws: Workspace, tmp_path: Path) -
 
 
 def test_the_verb_writes_saves_or_shows(ws: Workspace, tmp_path: Path) -> None:
-    assert table()["features join"].local == ("out",)
+    assert table()["features join"].local == ("entities", "out")  # a query can read any file of this machine
     asked = str(as_file(ASKED, tmp_path / "asked.parquet"))
     shown = join(asked, features=["shop:price,shop:city"], rows=2, ws=ws)
     assert [row["shop:price"] for row in shown] == [2.5, None]
