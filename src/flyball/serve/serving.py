@@ -102,6 +102,7 @@ def load_plan(plan: Plan, before: Serving, metrics: Metrics) -> Serving:
         for old in before.endpoints.values()
         for model in old.models.values()
     }
+    code_missing = _take_code(plan)
     for name, endpoint in plan.endpoints.items():
         models: dict[str, LoadedModel] = {}
         broken: dict[str, str] = {}
@@ -112,6 +113,8 @@ def load_plan(plan: Plan, before: Serving, metrics: Metrics) -> Serving:
                 broken[ref] = error.what
                 failures[ref] = error.what
         try:
+            if code_missing is not None and any(one.get("code") for one in endpoint.on_demand.values()):
+                raise code_missing
             old = before.endpoints.get(name)
             endpoints[name] = _endpoint(endpoint, models, broken, old, online=plan.online, metrics=metrics)
         except FlyballError as error:
@@ -119,6 +122,24 @@ def load_plan(plan: Plan, before: Serving, metrics: Metrics) -> Serving:
     same = before.plan.features == plan.features and before.plan.online == plan.online
     features = before.features if same and before is not NOTHING else FeatureAnswers(plan, metrics)
     return Serving(plan, endpoints, failures, features)
+
+
+def _take_code(plan: Plan) -> FlyballError | None:
+    """Make the code of on-demand functions ready; why it could not be, if it could not."""
+    coded = [
+        one
+        for group in (plan.features.on_demand, *(endpoint.on_demand for endpoint in plan.endpoints.values()))
+        for one in group.values()
+        if one.get("code")
+    ]
+    if coded:
+        from flyball.features.shipping import take
+
+        try:
+            take(coded, Blobs.open(plan.blobs).get)
+        except FlyballError as error:
+            return error
+    return None
 
 
 def _model(served: ServedModel, plan: Plan, in_memory: dict[tuple[str, str], LoadedModel]) -> LoadedModel:

@@ -42,6 +42,8 @@ def apply(plan: bool = False, *, ws: Workspace = CURRENT) -> list[Change]:
     vectors = {name: resolved(ws, service) for name, service in services(ws).items()}  # all right, or nothing
     for name, one in known(ws).items():
         kind = kind_of(one)
+        if not plan:
+            _keep_code(ws, one)
         found = _change(ws, kind, name, one.digest, msgspec.to_builtins(one), plan)
         refs[name] = found.version
         changes.append(found)
@@ -57,6 +59,16 @@ def apply(plan: bool = False, *, ws: Workspace = CURRENT) -> list[Change]:
     if not plan:
         publish_plan(ws)  # workers answer for features by themselves
     return changes
+
+
+def _keep_code(ws: Workspace, one: View | OnDemand) -> None:
+    """The sources of a plain function, where workers find them."""
+    from flyball.features.definitions import OnDemand
+
+    if isinstance(one, OnDemand) and one.python:
+        from flyball.features.shipping import packed
+
+        ws.blobs.put(packed(one)[1])
 
 
 def _change(ws: Workspace, noun: str, name: str, digest: str, content: dict[str, Any], plan: bool) -> Change:
@@ -156,12 +168,24 @@ def known(ws: Workspace, names: Iterable[str] = ()) -> dict[str, View | OnDemand
             raise Invalid(f"{one.name!r} can't name a view", "'@' divides a name and its version")
         if found.setdefault(one.name, one) is not one:
             raise Invalid(f"two views are named {one.name!r}", "rename one", view=one.name)
+        if isinstance(one, OnDemand) and one.python and not one.code:
+            found[one.name] = _with_code(one)
     waiting = [*names, *(name for one in found.values() if isinstance(one, OnDemand) for name in one.needs)]
     for name in waiting:
         ref = name.partition(":")[0]
         if "@" in ref and ref not in found:
             found[ref] = version_named(ws, ref)
     return found
+
+
+def _with_code(one: OnDemand) -> OnDemand:
+    """With the digest of its sources, so that another function is another version; as it is where it can't be shipped."""
+    from flyball.features.shipping import packed
+
+    try:
+        return packed(one)[0]
+    except Invalid:  # works in this process; applying it says why it can't leave
+        return one
 
 
 def version_named(ws: Workspace, ref: str) -> View:
