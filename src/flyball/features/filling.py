@@ -123,7 +123,7 @@ def fill(
     span = _look(frame, after, end, to_us(latest) if latest is not None else _EVER, reached)
     moving = _Moving(view, mark, span, after)
     done = new = 0
-    for batch, whole in _batches(frame, span, batch_rows):
+    for batch, whole in _batches(frame, span, batch_rows, min(batch_rows, store.batch_rows)):
         part = batch.drop(_KNOWN, _HAPPENED)
         if check is not None:
             check(part)
@@ -248,11 +248,13 @@ def _look(frame: pl.LazyFrame, after: int, until: int, latest: int, reached: int
     return _Span(**found.collect(engine="streaming").row(0, named=True))
 
 
-def _batches(frame: pl.LazyFrame, span: _Span, batch_rows: int) -> Iterator[tuple[pl.DataFrame, bool]]:
+def _batches(
+    frame: pl.LazyFrame, span: _Span, read_rows: int, batch_rows: int
+) -> Iterator[tuple[pl.DataFrame, bool]]:
     """The span in batches by known time, and whether each ends its last instant. Rows of one instant keep their order."""
-    for low, high, rows in _parts(frame, span.low, span.high, span.rows, batch_rows):
+    for low, high, rows in _parts(frame, span.low, span.high, span.rows, read_rows):
         inside = frame.filter(pl.col(_KNOWN).is_between(low, high))
-        if low == high and rows > 2 * batch_rows:  # a bulk that became known at once
+        if low == high and rows > 2 * read_rows:  # a bulk that became known at once
             yield from _chunks(inside, rows, batch_rows)
             continue
         found = inside.collect(engine="streaming").sort(_KNOWN, maintain_order=True)

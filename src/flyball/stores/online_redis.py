@@ -27,8 +27,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import msgspec
 import redis
 
-from flyball.errors import Conflict, Invalid, Unavailable
-from flyball.stores.online import Rows, two_texts, view_address
+from flyball.errors import Conflict, Invalid
+from flyball.stores.online import Rewritten, Rows, two_texts, view_address
 from flyball.stores.online_chunks import Layout, is_whole, layout_of, torn, with_dropped
 from flyball.stores.online_redis_wire import Connections, trouble
 from flyball.stores.online_tails import (
@@ -47,12 +47,12 @@ T = TypeVar("T")
 _BIAS = 1 << 63
 _NO_GENERATION = bytes(8)
 _FIELDS = 500  # fields in one command
-_OWN = {"timeout_ms": "50", "write_timeout_ms": "5000", "prefix": "flyball"}
+_OWN = {"timeout_ms": "50", "write_timeout_ms": "30000", "prefix": "flyball"}
 _AGAIN = "this is safe to repeat"
 
 
 def open_redis(url: str, *, readonly: bool = False) -> RedisOnline:
-    """Open ``redis://HOST:PORT/DB[?timeout_ms=50&write_timeout_ms=5000&prefix=flyball]``; nothing is asked of it yet.
+    """Open ``redis://HOST:PORT/DB[?timeout_ms=50&write_timeout_ms=30000&prefix=flyball]``; nothing is asked of it yet.
 
     ``rediss://`` speaks TLS. ``timeout_ms`` bounds each wait of a reader, ``write_timeout_ms`` those of a writer.
     """
@@ -137,7 +137,7 @@ class RedisReading:
             ]
         )
         if (now or _NO_GENERATION) != generation:
-            raise Unavailable(
+            raise Rewritten(
                 f"rows of a key in {self._store} were rewritten while they were read", "ask again"
             )
         return memoryview(chunks[0])[8:] if chunks else None
@@ -169,6 +169,7 @@ class RedisReading:
 class RedisOnline:
     """See :class:`flyball.stores.online.OnlineStore`."""
 
+    near = False
     batch_rows = 10_000  # in a transaction that holds the server for some 20 ms
 
     def __init__(self, reading: Connections, writing: Connections, prefix: bytes) -> None:
@@ -326,7 +327,7 @@ class RedisOnline:
 
     def _transact(self, view: bytes, work: Callable[[Any], T], watched: Sequence[bytes] = ()) -> T:
         """Do the work and send what it planned, all or nothing; again when another writer was faster."""
-        until = time.monotonic() + 20 * self._writing.timeout_s
+        until = time.monotonic() + 2 * self._writing.timeout_s
         with self._lock:
             while True:
                 with self._client() as client, client.pipeline(transaction=True) as pipe:
