@@ -14,7 +14,9 @@ from flyball.errors import FlyballError
 NAMES = (
     "imports",
     "features",
+    "features_offline",
     "features_online",
+    "features_feast",
     "serving",
     "ledger",
     "eprocess",

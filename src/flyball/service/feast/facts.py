@@ -167,6 +167,8 @@ def _enter(found: Repository, one: Any) -> None:
             found.services.setdefault(
                 str(one.name), Service(str(one.name), projections, others, **_about(one))
             )
+        case words.Field() | words.Feature() | words.Aggregation():
+            pass  # parts, which the whole names
         case words.Word() if one.name:
             found.left[str(one.name)] = type(one).__name__
 

@@ -105,6 +105,8 @@ class _Function:
                 return value
             case ast.Name(id=name) if name in self.values:
                 return self.values[name]
+            case ast.Name(id="int" | "float" | "bool" | "str" as word):
+                return word  # what a column is cast to
             case ast.Subscript(value=value, slice=key):
                 return self._item(self._of(value), self._of(key))
             case ast.Dict(keys=keys, values=values) if all(key is not None for key in keys):
