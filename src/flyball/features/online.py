@@ -14,8 +14,8 @@ import msgspec
 
 from flyball.features.asking import CHECKS, Places, as_typed, bad_key, requested
 from flyball.features.definitions import Known, Service, resolve
-from flyball.features.reading import ViewReader
-from flyball.stores.online import OnlineStore, Reading, pack_key
+from flyball.features.reading import ATTEMPTS, ViewReader, begin
+from flyball.stores.online import OnlineStore, Reading, Rewritten, pack_key
 
 _encode = msgspec.msgpack.Encoder().encode
 _LONGEST_BYTES = 400  # a longer key is hashed, by pack_key
@@ -43,7 +43,8 @@ class OnlineReader:
         places = Places(vector)
         views = [ViewReader(view, places.slots) for view in vector.views]
         self._views = [(view, view.entity[0] if len(view.entity) == 1 else None) for view in views]
-        alone = len(views) == 1 and len(views[0].entity) == 1
+        self._near = store.near
+        alone = len(views) == 1 and len(views[0].entity) == 1 and (self._near or bool(views[0].windows))
         self._alone = (views[0], views[0].entity[0]) if alone else None
         self._request = [
             (places.slots[field.name], field, CHECKS[field.datatype]) for field in service.request
@@ -52,7 +53,9 @@ class OnlineReader:
         self._typed = places.typed
         self._computing = places.computing
 
-    def read(self, entities: Mapping[str, Any], request: Mapping[str, Any], at_us: int) -> FeatureRow:
+    def read(
+        self, entities: Mapping[str, Any], request: Mapping[str, Any], at_us: int, *, attempt: int = 1
+    ) -> FeatureRow:
         """The vector as of ``at_us`` (microseconds since 1970, UTC), all views from one consistent look."""
         values: list[Any] = [None] * self._width
         times: list[int | None] = [None] * self._width
@@ -79,6 +82,10 @@ class OnlineReader:
                 self._read_views(reading, entities, at_us, values, times)
             if self._typed:
                 as_typed(values, self._typed, reading)
+        except Rewritten:
+            if attempt >= ATTEMPTS:
+                raise
+            return self.read(entities, request, at_us, attempt=attempt + 1)
         finally:
             reading.close()
         if self._computing is not None:
@@ -99,9 +106,12 @@ class OnlineReader:
         for view, key in self._views:
             parts = (entities[key],) if key else [entities[name] for name in view.entity]
             packed = _encode(parts)
-            addresses.append(view.prefix + (packed if len(packed) <= _LONGEST_BYTES else pack_key(parts)))
-        for (view, _), address, tail in zip(self._views, addresses, reading.tails(addresses), strict=True):
-            if tail is None:
+            addresses.append((view.prefix + (packed if len(packed) <= _LONGEST_BYTES else pack_key(parts)),))
+        begun = begin(reading, [view for view, _ in self._views], addresses, near=self._near)
+        for (view, _), (address,), ((chunk,), heads) in zip(self._views, addresses, begun, strict=True):
+            if chunk is None:
                 view.nothing(values)
+            elif heads:
+                view.read_head(reading, address, chunk, at_us, values, times)
             else:
-                view.read(reading, address, tail, at_us, values, times)
+                view.read(reading, address, chunk, at_us, values, times)

@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 import struct
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,13 +23,15 @@ from flyball.errors import Invalid, Unavailable
 from flyball.features.definitions import View, Window
 from flyball.features.reducing import reducer
 from flyball.stores.online import Reading, view_address
-from flyball.stores.online_chunks import NEVER, layout_of
+from flyball.stores.online_chunks import HEAD_WORDS, NEVER, layout_of
 
 # How a value came about. The first four are Feast's FieldStatus.
 PRESENT, NULL, NOT_FOUND, OUTSIDE_TTL = 1, 2, 3, 4
 UNANSWERED = 5  # the store did not answer: the view's default, or null
 STATUS_NAMES = ("INVALID", "PRESENT", "NULL", "NOT_FOUND", "OUTSIDE_TTL", "UNANSWERED")
 
+ATTEMPTS = 5  # at a read whose rows are being rewritten
+HEAD_BYTES = 8 * HEAD_WORDS  # of a chunk, before what depends on its columns
 _SECOND = 1_000_000
 _COUNT_ROWS, _COUNT, _SUM, _MEAN, _STD, _LAST, _OF_VALUES = range(7)
 _CODES = {"count": _COUNT, "sum": _SUM, "mean": _MEAN, "std": _STD, "last": _LAST}
@@ -100,9 +102,30 @@ class ViewReader:
         layout = self.layout
         if columns != layout.mark:
             raise self.torn()
-        end = len(tail) - layout.row_bytes
         if ready <= at_us and not self.windows:
-            return self._put_latest(self._glimpse.unpack_from(tail, end), at_us, values, times)
+            found = self._glimpse.unpack_from(tail, len(tail) - layout.row_bytes)
+            return self._put_latest(found, at_us, values, times)
+        return self._read_all(reading, address, tail, at_us, values, times)
+
+    def read_head(
+        self,
+        reading: Reading,
+        address: bytes,
+        head: bytes,
+        at_us: int,
+        values: list[Any],
+        times: list[int | None],
+    ) -> int:
+        """:meth:`read` for a view without windows, from the head of the newest chunk alone if its newest row is visible."""
+        columns, ready = _GLANCE.unpack_from(head)
+        if columns != self.layout.mark:
+            raise self.torn()
+        if ready <= at_us:
+            return self._put_latest(self._glimpse.unpack_from(head, HEAD_BYTES), at_us, values, times)
+        tail = reading.tail(address)
+        if tail is None:  # cleared since
+            self.nothing(values)
+            return NOT_FOUND
         return self._read_all(reading, address, tail, at_us, values, times)
 
     def _put_latest(self, found: Row, at_us: int, values: list[Any], times: list[int | None]) -> int:
@@ -328,6 +351,36 @@ class ViewReader:
         parts.reverse()
         whole: list[float] = np.concatenate(parts).tolist()
         return whole
+
+
+class Begun(NamedTuple):
+    """What was brought of a view's keys, ``None`` for one that has no rows: newest chunks, or only their heads."""
+
+    chunks: Sequence[Any]
+    heads: bool
+
+
+def begin(
+    reading: Reading, views: Sequence[ViewReader], addresses: Sequence[Sequence[bytes]], *, near: bool
+) -> list[Begun]:
+    """What reading starts from, by view and key.
+
+    From a store that is elsewhere, one exchange for all views with windows, which need the newest chunk, and one for
+    each kind of the others, which need its head. A near one gives a chunk for less than a copy of its head.
+    """
+    found: dict[int, Begun] = {}
+    waiting: dict[Any, list[int]] = {}
+    for at, view in enumerate(views):
+        waiting.setdefault(None if near or view.windows else view.layout, []).append(at)
+    for layout, mine in waiting.items():
+        asked = [address for at in mine for address in addresses[at]]
+        brought: Sequence[Any] = reading.tails(asked) if layout is None else reading.heads(asked, layout)
+        first = 0
+        for at in mine:
+            last = first + len(addresses[at])
+            found[at] = Begun(brought[first:last], layout is not None)
+            first = last
+    return [found[at] for at in range(len(views))]
 
 
 def _feature(slot: int, window: Window, column: int, columns: int) -> Feature:

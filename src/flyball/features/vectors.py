@@ -18,10 +18,21 @@ from numpy.typing import NDArray
 from flyball.errors import Invalid, nearest
 from flyball.features.asking import CHECKS, KEYS, Places, bad_key, requested
 from flyball.features.definitions import Known, Service, resolve, text_code
-from flyball.features.reading import NOT_FOUND, NULL, OUTSIDE_TTL, PRESENT, UNANSWERED, ViewReader
+from flyball.features.reading import (
+    ATTEMPTS,
+    HEAD_BYTES,
+    NOT_FOUND,
+    NULL,
+    OUTSIDE_TTL,
+    PRESENT,
+    UNANSWERED,
+    Begun,
+    ViewReader,
+    begin,
+)
 from flyball.features.shapes import Shaped
-from flyball.stores.online import OnlineStore, Reading, pack_key
-from flyball.stores.online_chunks import NEVER, Floats, Ints
+from flyball.stores.online import OnlineStore, Reading, Rewritten, pack_key
+from flyball.stores.online_chunks import HEAD_WORDS, NEVER, Floats, Ints
 
 Columns = Mapping[str, Sequence[Any]]
 Rows = Columns | Sequence[Mapping[str, Any]]
@@ -29,7 +40,6 @@ Statuses = NDArray[np.uint8]
 
 _encode = msgspec.msgpack.Encoder().encode
 _LONGEST_BYTES = 400  # a longer key is hashed, by pack_key
-_HEAD = 6  # words of a chunk's header that say what is in it
 
 
 class Vectors(Shaped):
@@ -66,6 +76,7 @@ class VectorReader:
         self.vector = vector = resolve(service, known)
         self.entities = vector.entities
         self.places = places = Places(vector)
+        self._near = store.near
         self.has_defaults = any(view.defaults for view in vector.views)
         self._views = [ViewReader(view, places.slots) for view in vector.views]
         self._texts = [slot for slot, kind in places.typed if kind == "BYTES"]
@@ -82,15 +93,22 @@ class VectorReader:
         ``entity_rows`` and ``request_rows`` are columns (name -> values) or rows (one mapping each). A missing or wrong
         key or field is :class:`Invalid`, with its row; a store that does not answer is ``Unavailable``.
         """
-        made, keys = self._asked(entity_rows, request_rows)
-        if len(made):
-            reading = self.store.begin()
-            try:
-                self._look_up(reading, keys, at_us, made)
-                self._read_texts(reading, made)
-            finally:
-                reading.close()
-        return self._finish(made, keys)
+        attempt = 0
+        while True:
+            made, keys = self._asked(entity_rows, request_rows)
+            if len(made):
+                reading = self.store.begin()
+                try:
+                    self._look_up(reading, keys, at_us, made)
+                    self._read_texts(reading, made)
+                except Rewritten:
+                    attempt += 1
+                    if attempt == ATTEMPTS:
+                        raise
+                    continue
+                finally:
+                    reading.close()
+            return self._finish(made, keys)
 
     def unanswered(self, entity_rows: Rows, request_rows: Rows = ()) -> Vectors:
         """The vectors without the store: the views' defaults, else null; each such value says ``UNANSWERED``."""
@@ -138,17 +156,15 @@ class VectorReader:
 
     def _look_up(self, reading: Reading, keys: Mapping[str, list[Any]], at_us: int, made: _Made) -> None:
         packed: dict[tuple[str, ...], list[bytes]] = {}
-        addresses: list[bytes] = []
+        addresses: list[list[bytes]] = []
         for view in self._views:
             if view.entity not in packed:
                 packed[view.entity] = _packed([keys[name] for name in view.entity])
             prefix = view.prefix
-            addresses += [prefix + key for key in packed[view.entity]]
-        tails = reading.tails(addresses)
-        rows = len(made)
-        for number, view in enumerate(self._views):
-            part = slice(number * rows, (number + 1) * rows)
-            _read_view(view, reading, addresses[part], tails[part], at_us, made)
+            addresses.append([prefix + key for key in packed[view.entity]])
+        begun = begin(reading, self._views, addresses, near=self._near)
+        for view, mine, one in zip(self._views, addresses, begun, strict=True):
+            _read_view(view, reading, mine, one, at_us, made)
 
     def _read_texts(self, reading: Reading, made: _Made) -> None:
         for slot in self._texts:
@@ -221,34 +237,44 @@ class _Made:
 
 
 def _read_view(
-    view: ViewReader,
-    reading: Reading,
-    addresses: Sequence[bytes],
-    tails: Sequence[memoryview | None],
-    at_us: int,
-    made: _Made,
+    view: ViewReader, reading: Reading, addresses: Sequence[bytes], begun: Begun, at_us: int, made: _Made
 ) -> None:
     """One view of all keys."""
-    present = [row for row, tail in enumerate(tails) if tail is not None]
+    chunks = begun.chunks
+    present = [row for row, chunk in enumerate(chunks) if chunk is not None]
     for slot in view.zero_slots:
         made.values[:, slot] = 0.0
     if not present:
         return
-    one_by_one = present
-    if not view.windows:
-        found = tails if len(present) == len(tails) else [tails[row] for row in present]
-        one_by_one = _read_latest(view, found, np.array(present), at_us, made)
-    if one_by_one:
-        _read_each(view, reading, [(row, addresses[row], tails[row]) for row in one_by_one], at_us, made)
+    if view.windows:
+        _read_each(view, reading, [(row, addresses[row], chunks[row]) for row in present], at_us, made)
+        return
+    found = chunks if len(present) == len(chunks) else [chunks[row] for row in present]
+    waiting = _read_latest(view, found, begun.heads, np.array(present), at_us, made)
+    if waiting:
+        there: list[Any] = [chunks[row] for row in waiting]
+        if begun.heads:
+            there = reading.tails([addresses[row] for row in waiting])
+        pairs = zip(waiting, there, strict=True)
+        still = [
+            (row, addresses[row], tail) for row, tail in pairs if tail is not None
+        ]  # others are cleared since
+        if still:
+            _read_each(view, reading, still, at_us, made)
 
 
-def _read_latest(view: ViewReader, tails: Sequence[Any], rows: Ints, at_us: int, made: _Made) -> list[int]:
-    """Latest values from the last rows of chunks; returns the rows whose last one is not visible yet."""
+def _read_latest(
+    view: ViewReader, chunks: Sequence[Any], heads: bool, rows: Ints, at_us: int, made: _Made
+) -> list[int]:
+    """Latest values from the newest rows of chunks; returns the rows whose newest one is not visible yet."""
     layout = view.layout
-    head, last = 8 * _HEAD, -layout.row_bytes
-    joined = b"".join([part for tail in tails for part in (tail[:head], tail[last:])])
-    width = _HEAD + layout.row_words
-    if len(joined) != 8 * width * len(tails):
+    if heads:
+        joined, width = b"".join(chunks), HEAD_WORDS + 4 + layout.columns
+    else:
+        last = -layout.row_bytes
+        joined = b"".join([part for chunk in chunks for part in (chunk[:HEAD_BYTES], chunk[last:])])
+        width = HEAD_WORDS + layout.row_words
+    if len(joined) != 8 * width * len(chunks):
         raise view.torn()
     words = np.frombuffer(joined, np.float64).reshape(-1, width)
     bits = words.view(np.int64)
@@ -259,8 +285,8 @@ def _read_latest(view: ViewReader, tails: Sequence[Any], rows: Ints, at_us: int,
     if not ready.all():
         waiting = rows[~ready].tolist()
         rows, words, bits = rows[ready], words[ready], bits[ready]
-    happened = bits[:, _HEAD]
-    columns = [_HEAD + 4 + column for _, column in view.latest]
+    happened = bits[:, HEAD_WORDS]
+    columns = [HEAD_WORDS + 4 + column for _, column in view.latest]
     values = words[:, columns]
     statuses = np.where(np.isnan(values), np.uint8(NULL), np.uint8(PRESENT))
     times = np.where(statuses == PRESENT, happened[:, None], NEVER)

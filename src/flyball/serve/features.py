@@ -43,6 +43,7 @@ class LateStore:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.near = url.startswith("lmdb:")
         self._store: OnlineStore | None = None
 
     def begin(self) -> Reading:

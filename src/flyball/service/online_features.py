@@ -177,7 +177,7 @@ def _whole(text: str) -> int | str:
 def _file(path: Path) -> Any:
     import polars as pl
 
-    readers = {
+    readers: dict[str, Any] = {
         ".csv": pl.read_csv,
         ".parquet": pl.read_parquet,
         ".json": pl.read_ndjson,
