@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flyball.features import View, Window, point_in_time
+from flyball.features.timeline import rows_between
 
 START = datetime(2013, 4, 1, tzinfo=UTC)
 UNITS = [timedelta(minutes=1), timedelta(microseconds=1), timedelta(days=7)]
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "a": pl.String,
     "b": pl.Int64,
     "happened": pl.Datetime("us", "UTC"),
@@ -25,7 +26,7 @@ SCHEMA = {
     "number": pl.Float64,
     "text": pl.String,
 }
-ASKED = {"a": pl.String, "b": pl.Int64, "at": pl.Datetime("us", "UTC"), "label": pl.Int64}
+ASKED: dict[str, Any] = {"a": pl.String, "b": pl.Int64, "at": pl.Datetime("us", "UTC"), "label": pl.Int64}
 Rows = list[dict[str, Any]]
 
 keys = {"a": st.sampled_from(["x", "x", "y", "z", None]), "b": st.sampled_from([1, 1, 2, 10**12, None])}
@@ -125,8 +126,8 @@ def test_latest_values_are_the_oracles(
     rows, wanted = tables(source, asked, unit)
     table, entities = pl.DataFrame(rows, schema=SCHEMA), pl.DataFrame(wanted, schema=ASKED)
     given_as = table if how == "in memory" else table.lazy()
-    budget = {"memory_bytes": 0} if how == "spilled" else {}
-    found = point_in_time(entities, "at", [view], {"src": given_as}, **budget)
+    budget = 0 if how == "spilled" else 1 << 30
+    found = point_in_time(entities, "at", [view], {"src": given_as}, memory_bytes=budget)
     assert found.select(*ASKED).equals(entities)
     for answer, question in zip(found.to_dicts(), wanted, strict=True):
         seen = seen_by(view, rows, question)
@@ -140,3 +141,35 @@ def test_latest_values_are_the_oracles(
             row[4] for row in seen if question["at"] - row[0] < timedelta(seconds=600) and row[4] is not None
         ]
         assert answer["v:word"] == (words[-1] if words else None)
+
+
+@given(
+    source=source_rows,
+    start=st.integers(-2, 12),
+    length=st.integers(0, 14),
+    every=st.sampled_from([None, 1, 3]),
+    entity=st.sampled_from(ENTITIES),
+)
+@settings(max_examples=100, deadline=None)
+def test_rows_from_a_range_of_time_are_the_oracles(
+    source: Rows, start: int, length: int, every: int | None, entity: tuple[str, ...]
+) -> None:
+    view = View("v", entity, "src", "happened", "known", ("number",))
+    rows, _ = tables(source, [], UNITS[0])
+    begin, end = START + UNITS[0] * start, START + UNITS[0] * (start + length)
+    found = rows_between(
+        [view], lambda _: pl.DataFrame(rows, schema=SCHEMA).lazy(), start=begin, end=end,
+        every=None if every is None else UNITS[0] * every,
+    )  # fmt: skip
+    visible = [
+        (max(row["happened"], row["known"]), tuple(row[name] for name in entity))
+        for row in rows
+        if None not in (row["happened"], row["known"], *(row[name] for name in entity))
+    ]
+    if every is None:
+        expected = {(at, key) for at, key in visible if begin <= at <= end}
+    else:
+        moments = [begin + UNITS[0] * step for step in range(0, length + 1, every)]
+        expected = {(moment, key) for moment in moments for at, key in visible if at <= moment}
+    assert [(row[-1], row[:-1]) for row in found.rows()] == sorted(expected)
+    assert found.columns == [*entity, "at"]
