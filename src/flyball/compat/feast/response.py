@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -56,9 +57,23 @@ class OnlineResponse:
     ``names`` says what each of our features (``view:feature``) is called in the answer.
     """
 
-    def __init__(self, vectors: Vectors, names: Mapping[str, str]) -> None:
-        self._vectors = vectors
+    def __init__(
+        self,
+        vectors: Callable[[], Vectors],
+        names: Mapping[str, str],
+        values: dict[str, list[Any]] | None = None,
+    ) -> None:
+        self._asked = vectors
         self._names = names
+        self._values = values  # where they are known already: of one entity, read by itself
+
+    @cached_property
+    def _vectors(self) -> Vectors:
+        return self._asked()
+
+    def read(self) -> None:
+        """Read now what would be read when it is first looked at."""
+        _ = self._vectors
 
     @property
     def proto(self) -> Response:
@@ -80,6 +95,8 @@ class OnlineResponse:
 
     def to_dict(self, include_event_timestamps: bool = False) -> dict[str, list[Any]]:
         """Name -> values, ``None`` for null; with timestamps also ``name__ts``, in seconds, 0 where there is none."""
+        if not include_event_timestamps and self._values is not None:
+            return self._values
         if not include_event_timestamps:
             found = {name: list(column) for name, column in self._vectors.keys.items()}
             return found | {name: self._vectors.column(feature) for feature, name in self._names.items()}

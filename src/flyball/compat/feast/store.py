@@ -11,19 +11,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from flyball.compat.feast import registry
 from flyball.compat.feast.frames import EVENT_TIME, as_polars, columns_of, rows_of_view
 from flyball.compat.feast.opening import workspace_of
 from flyball.compat.feast.response import OnlineResponse
 from flyball.compat.feast.retrieval import RetrievalJob
-from flyball.errors import Invalid, NotFound, nearest
+from flyball.errors import Invalid, NotFound, Unavailable, nearest
 from flyball.service import features as defined
 from flyball.service import filling
 from flyball.service.feast.words import PushMode
 
 if TYPE_CHECKING:
     from flyball.features.definitions import OnDemand, Service, View
-    from flyball.features.vectors import VectorReader
+    from flyball.features.online import OnlineReader
     from flyball.service import Workspace
     from flyball.service.features import Change
 
@@ -55,7 +57,8 @@ class FeatureStore:
     def _take(self, ws: Workspace, place: str | Path | None) -> None:
         self.ws = ws
         self.repo_path = Path(place) if place is not None else ws.root
-        self._readers: dict[tuple[str | tuple[str, ...], bool], tuple[VectorReader, dict[str, str]]] = {}
+        self._defined: Any = None
+        self._asked_before: dict[tuple[str | tuple[str, ...], bool], Online] = {}
 
     @property
     def project(self) -> str:
@@ -68,7 +71,6 @@ class FeatureStore:
     def refresh_registry(self) -> None:
         """Read the definitions again."""
         self.ws.__dict__.pop("definitions", None)
-        self._readers.clear()
 
     def apply(
         self,
@@ -140,10 +142,26 @@ class FeatureStore:
     ) -> OnlineResponse:
         """The values as of now: what is missing, null and too old are told apart by their status."""
         from flyball.core.clock import to_us
+        from flyball.service import online_features
 
-        reader, names = self._reader(features, full_feature_names)
-        vectors = reader.read(entity_rows, entity_rows, to_us(self.ws.clock.now()))
-        return OnlineResponse(vectors, names)
+        asked = self._online(features, full_feature_names)
+        now = self.ws.clock.now()
+        wanted, ws = asked.features, self.ws
+        late = lambda: online_features.get_online_features(entity_rows, wanted, at=now, ws=ws)  # noqa: E731
+        if asked.one is not None and type(entity_rows) is list and len(entity_rows) == 1:
+            try:
+                found = asked.one.read(entity_rows[0], entity_rows[0], to_us(now)).values
+            except Unavailable:
+                return OnlineResponse(
+                    late, asked.names
+                )  # which knows when to ask again, and the declared defaults
+            keys = {name: [entity_rows[0][name]] for name in asked.one.entities}
+            return OnlineResponse(
+                late, asked.names, keys | {name: [found[slot]] for name, slot in asked.slots.items()}
+            )
+        response = OnlineResponse(late, asked.names)
+        response.read()
+        return response
 
     async def get_online_features_async(
         self,
@@ -293,19 +311,36 @@ class FeatureStore:
         defined.resolved(self.ws, defined.service_of(self.ws, names))  # an unknown one names the nearest
         return names, _called(names, full)
 
-    def _reader(self, features: Features, full: bool) -> tuple[VectorReader, dict[str, str]]:
-        known = getattr(features, "name", None) or (
-            features if isinstance(features, str) else tuple(features)
-        )
-        found = self._readers.get((known, full))
+    def _online(self, features: Features, full: bool) -> Online:
+        """What is asked, resolved once; again after the definitions changed."""
+        if self._defined is not self.ws.definitions:
+            self._defined = self.ws.definitions
+            self._asked_before.clear()
+        known = features if isinstance(features, str) else getattr(features, "name", None) or tuple(features)
+        found = self._asked_before.get((known, full))
         if found is None:
-            from flyball.features.vectors import VectorReader
-
             asked, names = self._asked(features, full)
-            service = defined.service_of(self.ws, asked)
-            reader = VectorReader(service, defined.known(self.ws, service.features), self.ws.online)
-            found = self._readers[known, full] = reader, names
+            found = self._asked_before[known, full] = Online.of(self.ws, asked, names)
         return found
+
+
+class Online(msgspec.Struct, frozen=True):
+    """Features that are asked for again and again: their names in the answer, and a reader for one entity by itself."""
+
+    features: str | list[str]
+    names: dict[str, str]
+    slots: dict[str, int]  # name in the answer -> place in the reader's vector
+    one: OnlineReader | None  # where the store is near: LMDB
+
+    @staticmethod
+    def of(ws: Workspace, asked: str | tuple[str, ...], names: dict[str, str]) -> Online:
+        from flyball.features.online import OnlineReader
+
+        service = defined.service_of(ws, asked)
+        near = ws.online.near
+        one = OnlineReader(service, defined.known(ws, service.features), ws.online) if near else None
+        slots = {name: service.features.index(feature) for feature, name in names.items()}
+        return Online(asked if isinstance(asked, str) else list(asked), names, slots, one)
 
 
 _TABLE_OF = {
