@@ -98,10 +98,12 @@ def time_column(schema: Mapping[str, Any], at: str | datetime | None, said: str 
         if at not in schema:
             raise Invalid(f"{said} have no column {at!r}", nearest(at, names), column=at)
         return at
-    for name in AT:
-        if name in schema:
-            return name
     times = [name for name, dtype in schema.items() if dtype == pl.Date or isinstance(dtype, pl.Datetime)]
+    for name in AT:
+        if name in schema and (
+            name in times or not times
+        ):  # beside a time, texts called so are something else
+            return name
     if len(times) == 1:
         return times[0]
     hint = (

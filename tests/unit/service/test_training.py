@@ -199,6 +199,9 @@ def test_the_time_column_is_found_by_name_or_type_or_given(ws: Workspace) -> Non
     for name in ("event_timestamp", "asked"):
         renamed = ASKED.rename({"at": name})
         assert get_historical_features(renamed, ["shop:price"], ws=ws).to_polars().columns[3] == name
+    airport = ASKED.rename({"at": "event_timestamp"}).with_columns(at=pl.lit("JFK"))
+    by_name = get_historical_features(airport, FEATURES, ws=ws).to_polars()
+    assert by_name["shop:price"].to_list() == FOUND["shop:price"]
     two = ASKED.with_columns(other=pl.col("at") - timedelta(hours=2))
     at_other = get_historical_features(two, ["shop:price"], at="other", ws=ws).to_polars()
     assert at_other["shop:price"].to_list() == [None] * 5
