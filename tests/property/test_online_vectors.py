@@ -4,6 +4,7 @@ Random tables with both clocks, ties, time-to-live edges, duplicates, unknown en
 window functions and hops, in chunks so small that windows cross many of them.
 """
 
+import itertools
 import math
 import statistics
 import tempfile
@@ -25,6 +26,7 @@ from flyball.features.vectors import VectorReader
 from flyball.stores import online_chunks
 from flyball.stores.online import OnlineStore, open_online
 from flyball.stores.online_chunks import NEVER
+from tests.redis_servers import RedisServer
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 NUMBERS = (
@@ -198,12 +200,14 @@ def same(found: Any, expected: Any) -> bool:
 
 
 @contextmanager
-def filled(source: list[dict[str, Any]], cuts: list[int], ttl_s: int | None) -> Iterator[OnlineStore]:
+def filled(
+    source: list[dict[str, Any]], cuts: list[int], ttl_s: int | None, url: str = ""
+) -> Iterator[OnlineStore]:
     """A store of tiny chunks, filled in batches."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(online_chunks, "HALF", 2)
         patch.setattr("flyball.stores.online_lmdb.HALF", 2, raising=False)
-        store = open_online(f"lmdb:{folder}")
+        store = open_online(url or f"lmdb:{folder}")
         for begin, end in zip([0, *cuts], [*cuts, len(source)], strict=True):
             for view in views(ttl_s):
                 push(view, pl.DataFrame(source[begin:end], schema=SCHEMA), store, history_s=None)
@@ -289,3 +293,39 @@ def test_event_time_wins_whatever_the_order_of_arrival(
             )
             np.testing.assert_array_equal(first.statuses, second.statuses)
             np.testing.assert_array_equal(first.values, second.values)
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    yield server.url
+    server.stop()
+
+
+_prefixes = itertools.count()
+
+
+@given(source=tables(anything), asked=questions, cuts=batches)
+@settings(max_examples=12, deadline=None)
+def test_redis_answers_to_the_last_bit_as_lmdb_does(
+    redis_url: str, source: list, asked: list, cuts: list
+) -> None:
+    cuts = sorted(min(cut, len(source)) for cut in cuts)
+    url = f"{redis_url}?timeout_ms=10000&prefix=p{next(_prefixes)}"
+    with filled(source, cuts, 300) as near, filled(source, cuts, 300, url) as far:
+        for question in asked:
+            t = to_us(question["at"])
+            rows = [question, {"shop": "nobody", "till": 9}]
+            ours, theirs = (
+                VectorReader(service(300), views(300), store).read(rows, [{"amount": 1.0}] * 2, t)
+                for store in (near, far)
+            )
+            np.testing.assert_array_equal(ours.values, theirs.values)
+            np.testing.assert_array_equal(ours.statuses, theirs.statuses)
+            np.testing.assert_array_equal(ours.times_us, theirs.times_us)
+            assert ours.to_dict() == theirs.to_dict()
+            one = [
+                OnlineReader(service(300), views(300), store).read(question, {"amount": 1.0}, t)
+                for store in (near, far)
+            ]
+            assert one[0] == one[1]

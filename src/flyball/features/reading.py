@@ -172,8 +172,10 @@ class ViewReader:
                 raise self._too_old(at_us, dropped)
             self.nothing(values)
             return NOT_FOUND
-        latest = (newest[0], *[newest[4 + column] for _, column in self.latest])
-        status = self._put_latest(latest, at_us, values, times)
+        status = PRESENT
+        if self.latest:
+            latest = (newest[0], *[newest[4 + column] for _, column in self.latest])
+            status = self._put_latest(latest, at_us, values, times)
         if self.windows:
             self.nothing(values)
             self._aggregate((reading, address, tail, end, at_us), head, newest, hidden, values, times)
@@ -297,7 +299,7 @@ class ViewReader:
         if code == _LAST:
             return value, newest[0]
         if code == _OF_VALUES:
-            return of_values(self._values(asked, edge, column)), newest[0]
+            return of_values(self._values(asked, edge, column, count)), newest[0]
         shift, most = head[6 + column], total[k + 2]
         shifted, squares = total[k + 1] - gone[k + 1], most - gone[k + 2]
         if its is not None:
@@ -310,7 +312,7 @@ class ViewReader:
                 shifted, squares = shifted - off, squares - off * off
         spread = count * squares - shifted * shifted
         if not head[1] and not spread * _LOST >= count * most:
-            return of_values(self._values(asked, edge, column)), newest[0]
+            return of_values(self._values(asked, edge, column, count)), newest[0]
         if code == _MEAN:
             return (shifted + shift * count) / count, newest[0]
         if code == _SUM:
@@ -331,8 +333,8 @@ class ViewReader:
         row = layout.row.unpack_from(older, layout.start + (first - 1) * layout.row_bytes)
         return layout.header.unpack_from(older), first, row
 
-    def _values(self, asked: Asked, edge: int, column: int) -> list[float]:
-        """All values of a window, oldest first, for what running sums can't tell: 20 us per thousand rows."""
+    def _values(self, asked: Asked, edge: int, column: int, count: float) -> list[float]:
+        """All values of a window, ``count`` of them, oldest first, for what sums can't tell: 20 us per thousand rows."""
         reading, address, chunk, end, at_us = asked
         layout = self.layout
         parts = []
@@ -343,6 +345,8 @@ class ViewReader:
             bits = words.view(np.int64)
             first = int(bits[:, 0].searchsorted(edge, "right"))
             found = words[first:, 4 + column]
+            if first and not parts and len(found) == count:  # the whole window, all there and visible
+                return found.tolist()  # type: ignore[no-any-return]  # floats
             parts.append(found[(bits[first:, 1] <= at_us) & ~np.isnan(found)])
             if first:
                 break

