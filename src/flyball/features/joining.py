@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from flyball.errors import Invalid, Unavailable, nearest
+from flyball.errors import FlyballError, Invalid, Unavailable, nearest
 from flyball.features.definitions import View
 from flyball.features.events import Frame, floats_of, keys_of, row_ids_of, said_of, taken_from, times_us
 from flyball.features.index import Index, Questions, index_of, newest
@@ -245,7 +245,7 @@ class _Parts:
             return _rows_that_matter(self.view, self.keys, self.span, source)
         held: list[pl.DataFrame] = []
         size = 0.0
-        for batch in _batches(source):
+        for batch in _batches(source, said_of(self.view)):
             if size > self._memory_bytes:
                 self._spill(batch)
                 continue
@@ -321,8 +321,15 @@ class _Parts:
         return Rows(frame, frame[_CODE].to_numpy(), clocks[0], clocks[1] if len(clocks) > 1 else None)
 
 
-def _batches(source: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-    """A source in batches, in its order."""
+def _batches(source: pl.LazyFrame, said: str) -> Iterator[pl.DataFrame]:
+    """A source in batches, in its order; a file that is broken or went away meanwhile is named."""
     width = 8 * len(source.collect_schema())
     rows = max(_BATCH_BYTES // max(width, 1), 1)
-    return iter(source.collect_batches(chunk_size=rows, maintain_order=True, engine="streaming"))
+    try:
+        yield from source.collect_batches(chunk_size=rows, maintain_order=True, engine="streaming")
+    except FlyballError:
+        raise  # some are kinds of OSError
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise Invalid(
+            f"{said} can't be read to its end: {error}", "is it complete, and of one schema?"
+        ) from error

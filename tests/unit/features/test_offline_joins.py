@@ -1,6 +1,7 @@
 """Training joins: shapes, clocks and mistakes. The values themselves are proved in tests/property."""
 
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Literal
 
 import polars as pl
@@ -163,3 +164,13 @@ def test_a_service_with_on_demand_features_comes_in_its_order() -> None:
     plain = point_in_time(asked(), "t", [VIEW], {"landed": landed()})
     assert found["rate:double"].item() == plain["c:delay"].item() * 2
     assert found["rate:late"].item() == 9 + plain["c:count_3h"].item()
+
+
+def test_a_source_that_breaks_off_is_named(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.parquet" for number in (1, 2)]
+    for file in files:
+        landed().write_parquet(file)
+    source = pl.scan_parquet(files, glob=False)
+    files[1].write_bytes(files[1].read_bytes()[:200])
+    with pytest.raises(Invalid, match="source 'landed' of view 'c' can't be read to its end"):
+        point_in_time(asked(), "t", [VIEW], {"landed": source})
