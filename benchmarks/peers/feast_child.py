@@ -97,15 +97,15 @@ def online(name, features, entity_rows, full=False):
     return {"values": found.to_dict(), "statuses": statuses, "times": found.to_dict(True)}
 
 
-def online_times(name, features, entity_rows, repeats):
+def online_times(name, features, entity_rows, repeats, reads):
     """CPU seconds of one read, each repeat: the reads themselves, into a dict."""
     read = STORES[name].get_online_features
     took = []
     for _ in range(repeats):
         began = time.process_time()
-        for _ in range(20):
+        for _ in range(reads):
             read(features, entity_rows).to_dict()
-        took.append((time.process_time() - began) / 20)
+        took.append((time.process_time() - began) / reads)
     return {"cpu_s": took}
 
 

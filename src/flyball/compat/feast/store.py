@@ -18,9 +18,10 @@ from flyball.compat.feast.frames import EVENT_TIME, as_polars, columns_of, rows_
 from flyball.compat.feast.opening import workspace_of
 from flyball.compat.feast.response import OnlineResponse
 from flyball.compat.feast.retrieval import RetrievalJob
+from flyball.core.clock import to_us
 from flyball.errors import Invalid, NotFound, Unavailable, nearest
 from flyball.service import features as defined
-from flyball.service import filling
+from flyball.service import filling, online_features
 from flyball.service.feast.words import PushMode
 
 if TYPE_CHECKING:
@@ -141,9 +142,6 @@ class FeatureStore:
         include_feature_view_version_metadata: bool = False,
     ) -> OnlineResponse:
         """The values as of now: what is missing, null and too old are told apart by their status."""
-        from flyball.core.clock import to_us
-        from flyball.service import online_features
-
         asked = self._online(features, full_feature_names)
         now = self.ws.clock.now()
         wanted, ws = asked.features, self.ws
