@@ -213,23 +213,32 @@ def features_of(
 
 
 def served_features(ledger: Ledger) -> plans.ServedFeatures:
-    """The newest applied version of each service, view and on-demand view, and older views that a service names."""
+    """The newest version of each service, view and on-demand view that is defined, and older views that those name."""
     records = {noun: _newest(ledger, noun) for noun in ("service", "view", "on_demand")}
     views = dict(records["view"])
-    for record in records["service"].values():
-        for ref in record["views"]:
-            if any(feature.startswith(f"{ref}:") for feature in record["definition"]["features"]):
-                views[ref] = {**ledger.get("view", ref, dict[str, Any]), "name": ref}
     services = {name: record["definition"] for name, record in records["service"].items()}
-    return plans.ServedFeatures(services=services, views=views, on_demand=records["on_demand"])
+    named = [feature for service in services.values() for feature in service["features"]]
+    named += [need for one in records["on_demand"].values() for need in msgspec.convert(one, OnDemand).needs]
+    for ref in {feature.partition(":")[0] for feature in named if "@" in feature}:
+        record = ledger.find("view", ref, dict[str, Any])
+        if record is not None:
+            views[ref] = {**record, "name": ref}
+    return plans.ServedFeatures(
+        services=services, views=dict(sorted(views.items())), on_demand=records["on_demand"]
+    )
 
 
 def _newest(ledger: Ledger, noun: str) -> dict[str, dict[str, Any]]:
+    """The newest records of a noun by name, of those that the project still defines."""
+    defined = ledger.find("feature_set", "defined", dict[str, list[str]]) or {}
     refs: dict[str, int] = {}
     for key in ledger.keys(noun):
         name, _, number = key.rpartition("@")
-        refs[name] = max(int(number), refs.get(name, 0))
-    return {name: ledger.get(noun, f"{name}@{number}", dict[str, Any]) for name, number in sorted(refs.items())}
+        if not defined or name in defined.get(noun, ()):
+            refs[name] = max(int(number), refs.get(name, 0))
+    return {
+        name: ledger.get(noun, f"{name}@{number}", dict[str, Any]) for name, number in sorted(refs.items())
+    }
 
 
 def put_in_force(build: Callable[[], plans.Plan], path: Path) -> bool:

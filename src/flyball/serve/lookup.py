@@ -88,7 +88,9 @@ class FromStore:
         self.waits = not online.startswith(
             "lmdb:"
         )  # a read may wait for the network: not in the loop's thread
-        self._unanswered = Unanswered(vector, Places(vector))
+        places = Places(vector)
+        self.types = {name: places.types[name] for name in self.service.features if ":" in name}
+        self._unanswered = Unanswered(vector, places)
         self._entities = vector.entities
         self._request = {field.name: field for field in self.service.request}
         self._looked_up = tuple(name for name in self.service.features if ":" in name)
@@ -207,6 +209,14 @@ def lookup_for(
             nearest(found.service.name, [found.service.name]),
             endpoint=endpoint.name,
         )
+    for name, kind in found.types.items():
+        if kind == "BYTES":
+            raise Invalid(
+                f"the feature service {found.service.name!r} gives {endpoint.name!r} texts: {name}",
+                "a model takes numbers; compute one of the text on demand",
+                endpoint=endpoint.name,
+                feature=name,
+            )
     return found
 
 

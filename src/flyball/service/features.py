@@ -57,8 +57,19 @@ def apply(plan: bool = False, *, ws: Workspace = CURRENT) -> list[Change]:
         digest = service.digest + "".join((*views, *computed))
         changes.append(_change(ws, "service", name, digest, content, plan))
     if not plan:
+        _keep_names(ws, changes)
         publish_plan(ws)  # workers answer for features by themselves
     return changes
+
+
+def _keep_names(ws: Workspace, changes: list[Change]) -> None:
+    """What is defined now, so that workers stop answering for what no longer is."""
+    names: dict[str, list[str]] = {"service": [], "view": [], "on_demand": []}
+    for one in changes:
+        names[one.kind].append(one.name)
+    with ws.ledger.transaction() as tx:
+        if tx.find("feature_set", "defined", dict[str, Any]) != names:
+            tx.append("features.defined", "defined", actor=ws.actor, sets=[("feature_set", "defined", names)])
 
 
 def _keep_code(ws: Workspace, one: View | OnDemand) -> None:
@@ -73,7 +84,9 @@ def _keep_code(ws: Workspace, one: View | OnDemand) -> None:
 
 def _change(ws: Workspace, noun: str, name: str, digest: str, content: dict[str, Any], plan: bool) -> Change:
     """The newest version when it is the same, else the next number, with what differs from the one before."""
-    content = msgspec.json.decode(msgspec.json.encode(content))  # as the ledger gives it back: lists, no tuples
+    content = msgspec.json.decode(
+        msgspec.json.encode(content)
+    )  # as the ledger gives it back: lists, no tuples
     with ws.ledger.transaction() as tx:
         number = tx.next_number(noun, name)
         before = f"{name}@{number - 1}" if number > 1 else None
@@ -223,8 +236,8 @@ def live_views(ws: Workspace, source: str | None = None) -> list[View]:
 
     served = [
         msgspec.convert(record, View)
-        for endpoint in ws.plan.endpoints.values()
-        for record in endpoint.views.values()
+        for group in (ws.plan.features, *ws.plan.endpoints.values())
+        for record in group.views.values()
     ]
     found = {view.stored_as: view for view in (*served, *views(ws).values())}  # the newest definition stands
     return [view for view in found.values() if source is None or view.source == source]

@@ -24,7 +24,8 @@ def test_the_data_plane_imports_nothing_heavy(module: str) -> None:
 def test_a_worker_with_features_and_a_model_imports_nothing_heavy() -> None:
     code = (
         "import sys, granian.server.mp, onnxruntime, flyball.serve.worker, flyball.features.online,"
-        "flyball.stores.online, flyball.stores.online_lmdb;"
+        "flyball.features.vectors, flyball.features.on_demand, flyball.features.shipping,"
+        "flyball.stores.online, flyball.stores.online_lmdb, flyball.stores.online_redis;"
         f"print(' '.join(set('{HEAVY}'.split()) & set(sys.modules)))"
     )
     found = subprocess.run(

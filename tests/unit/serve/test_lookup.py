@@ -14,7 +14,7 @@ from flyball.core.clock import to_us
 from flyball.core.plan import Endpoint
 from flyball.core.records import Arm, Field, Route, Signature
 from flyball.errors import Invalid
-from flyball.features.definitions import RequestField, Service, View, Window
+from flyball.features import OnDemand, RequestField, Service, View, Window, col, lit
 from flyball.features.filling import push
 from flyball.serve.lookup import FromRequest, FromStore, lookup_for
 from flyball.serve.metrics import Metrics
@@ -166,3 +166,49 @@ def test_without_a_service_a_wrong_request_names_its_field(request_fields: Any, 
     with pytest.raises(Invalid) as caught:
         FromRequest(STRICT).read({}, request_fields, 0)
     assert caught.value.facts["field"] == field
+
+
+TYPED = View(
+    "shop", ("carrier",), "landed", "landed", columns=("seats", "full", "city", "delay"), defaults={"delay": 7.0},
+    types={"seats": "INT64", "full": "BOOL", "city": "BYTES"},
+)  # fmt: skip
+SHARE = OnDemand("share", {"of": col("hour") / col("shop:delay"), "home": col("shop:city") == lit("Ulm")})
+WIDE = Service(
+    "wide", ("shop:seats", "shop:full", "share:of", "share:home", "shop:delay"), (RequestField("hour"),)
+)
+
+
+def typed(folder: Path, service: Service, metrics: Metrics, url: str = "") -> FromStore:
+    made = msgspec.structs.replace(
+        endpoint(service),
+        views={"shop": msgspec.to_builtins(TYPED)},
+        on_demand={"share": msgspec.to_builtins(SHARE)},
+    )
+    signature = Signature(tuple(Field(name, "FP32") for name in service.features), SIGNATURE.outputs)
+    found = lookup_for(made, signature, url or f"lmdb:{folder}/online", metrics)
+    assert isinstance(found, FromStore)
+    return found
+
+
+def test_typed_and_computed_features_reach_the_model_as_numbers(tmp_path: Path) -> None:
+    store = open_online(f"lmdb:{tmp_path}/online")
+    row = {"carrier": ["UA"], "landed": [AT], "seats": [150], "full": [True], "city": ["Ulm"], "delay": [4.0]}
+    push(TYPED, pl.DataFrame(row), store)
+    store.close()
+    values, times = typed(tmp_path, WIDE, Metrics()).read({"carrier": "UA"}, {"hour": 2}, to_us(AT))
+    assert values == [150.0, 1.0, 0.5, 1.0, 4.0]
+    assert {type(value) for value in values} == {float}
+    assert times == [to_us(AT), to_us(AT), None, None, to_us(AT)]
+
+
+def test_declared_defaults_stand_in_and_are_computed_with(tmp_path: Path) -> None:
+    metrics = Metrics()
+    lookup = typed(tmp_path, WIDE, metrics, url="lmdb:")
+    for _ in range(2):
+        assert lookup.read({"carrier": "UA"}, {"hour": 14}, to_us(AT))[0] == [None, None, 2.0, None, 7.0]
+    assert metrics.counts == {"online_store_absent": 2, "online_store_failures": 1}
+
+
+def test_a_service_of_texts_fits_no_model(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="texts: shop:city"):
+        typed(tmp_path, Service("texts", ("shop:city",)), Metrics())

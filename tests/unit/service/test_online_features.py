@@ -16,7 +16,7 @@ import pytest
 from flyball.core.clock import ManualClock
 from flyball.errors import Invalid, NotFound, Unavailable
 from flyball.features import push
-from flyball.service.features import views
+from flyball.service.features import apply, live_views, views
 from flyball.service.online_features import get, get_online_features, get_online_features_async
 from flyball.service.verb import table
 from flyball.service.workspace import Workspace
@@ -199,3 +199,25 @@ def test_the_verb_reads_entities_from_a_file(ws: Workspace, tmp_path: Path) -> N
         get("prices", rows="rows.txt", ws=ws)
     with pytest.raises(Invalid, match="can't be read"):
         get("prices", rows=str(tmp_path / "none.csv"), ws=ws)
+
+
+def test_applying_tells_the_workers_and_what_is_gone_or_named_by_version(
+    ws: Workspace, tmp_path: Path
+) -> None:
+    apply(ws=ws)
+    told = ws.plan.features
+    assert (sorted(told.services), sorted(told.views)) == (["asked", "prices"], ["bare", "shop", "till"])
+    changed = DEFINITIONS.replace('columns=("price",))\nbare', 'columns=("pieces",))\nbare')
+    changed = changed.replace("bare = View", "#").replace('"till:price"', '"till@1:price", "till:pieces"')
+    (tmp_path / "defs.py").write_text(changed)
+    ws.__dict__.pop("definitions")
+    apply(True, ws=ws)
+    assert ws.plan.features == told, "a plan only shows"
+    apply(ws=ws)
+    told = ws.plan.features
+    assert sorted(told.views) == ["shop", "till", "till@1"]
+    assert (told.views["till"]["columns"], told.views["till@1"]["columns"]) == (["pieces"], ["price"])
+    assert {view.stored_as for view in live_views(ws)} >= {view.stored_as for view in views(ws).values()}
+    assert "till@1" in {view.name for view in live_views(ws)}
+    found = get_online_features([{"shop": "a", "till": 2}], ["till@1:price"], ws=ws)
+    assert found.to_dict(keys=False) == {"till@1:price": [2.5]}
