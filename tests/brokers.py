@@ -153,7 +153,7 @@ def rabbit(queue: str = "clicks") -> Iterator[Broker]:
         pytest.skip("NO RABBITMQ HERE: apt-get install rabbitmq-server; its stream is not tested")
     import aio_pika
 
-    port, more = free_port(), free_port()
+    port, more, names = free_port(), free_port(), free_port()
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "enabled_plugins").write_text("[].")
         Path(folder, "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{port}\n")
@@ -169,6 +169,7 @@ def rabbit(queue: str = "clicks") -> Iterator[Broker]:
             "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/enabled_plugins",
             "RABBITMQ_PID_FILE": f"{folder}/pid",
             "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(names),
         }
         server = next((one for one in ("/usr/lib/rabbitmq/bin/rabbitmq-server",) if Path(one).exists()), "")
         process = subprocess.Popen(
@@ -196,6 +197,7 @@ def rabbit(queue: str = "clicks") -> Iterator[Broker]:
         finally:
             process.terminate()
             process.wait(40)
+            subprocess.run(["epmd", "-port", str(names), "-kill"], check=False, stdout=subprocess.DEVNULL)
 
 
 def _body(one: Any) -> bytes:

@@ -52,12 +52,7 @@ class Schema:
         for view in views:
             for name in view.needed_columns:
                 kind = self._kind(view, name, (table or {}).get(name))
-                if self._kinds.setdefault(name, kind) != kind:
-                    raise Invalid(
-                        f"{name!r} of source {view.source!r} is a number to one view and a text to another",
-                        "give it one type in both",
-                        column=name,
-                    )
+                self._kinds[name] = _both(self._kinds.get(name, Any), kind, name, view)
         self._decided = table is not None
         self._type = self._struct()
 
@@ -96,11 +91,13 @@ class Schema:
     def _kind(self, view: View, name: str, dtype: Any) -> Any:
         if name in self._clocks:
             return _TIME
+        if name in view.types:
+            return _OF.get(view.types[name], float | None)
         if name in view.entity or name in view.row_id or name not in view.stored_columns:
             return {pl.String: str | None, pl.Int64: int | None, pl.Boolean: bool | None}.get(
                 dtype, float | None if dtype in (pl.Float64, pl.Float32) else Any
             )
-        return _OF.get(view.types.get(name, "FP64"), float | None)
+        return float | None
 
     def _decide(self, messages: Iterable[Mapping[str, Any]]) -> None:
         """What is text and what a number where no view says it: by the first message that has it."""
@@ -151,6 +148,19 @@ class Schema:
         if kind is Any:
             return pl.Series(name, values, strict=False)
         return pl.Series(name, values, dtype=_DTYPES.get(kind, pl.Float64))
+
+
+def _both(one: Any, other: Any, name: str, view: View) -> Any:
+    """The kind of a column to two views: what one does not say the other does, and whole numbers are numbers."""
+    if Any in (one, other) or one == other:
+        return other if one is Any else one
+    if {one, other} == {float | None, int | None}:
+        return float | None
+    raise Invalid(
+        f"{name!r} of source {view.source!r} is of one kind to view {view.name!r} and of another to the views before",
+        "give it one type in all of them",
+        column=name,
+    )
 
 
 def _not_null(kind: Any) -> Any:

@@ -22,6 +22,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _SHORT = 64  # bytes of a text up to which a packed key of a few columns is never hashed
 _FEW = 4096  # rows up to which plain Python numbers keys before Polars has planned it
 _SAMPLE = 10_000
+_WORDS = 4
 
 
 def rows_of(view: View, source: Frame) -> Rows:
@@ -64,16 +65,50 @@ def _numbered(series: pl.Series) -> tuple[Ints, pl.Series]:
     if series.dtype == pl.Int64:
         values, codes = np.unique(series.to_numpy(), return_inverse=True)
         return codes.astype(np.int64, copy=False), pl.Series(values)
-    frame = pl.DataFrame({"text": series})
-    in_order = (pl.col("text").str.len_bytes(), pl.col("text"))
     if series[:_SAMPLE].n_unique() < 0.97 * _SAMPLE:  # most values are of a few texts: hash, and sort those
-        texts = frame.unique().sort(in_order)["text"]
+        texts = series.unique()
+        texts = texts.gather(_order(texts))
         return series.cast(pl.Enum(texts)).to_physical().to_numpy().astype(np.int64), texts
-    ordered = frame.with_row_index("place").sort(in_order)
-    begins = ordered["text"].ne_missing(ordered["text"].shift(1))
+    order = _order(series)
+    ordered = series.gather(order)
+    begins = ordered.ne_missing(ordered.shift(1))
     codes = np.empty(len(series), dtype=np.int64)
-    codes[ordered["place"].to_numpy()] = np.cumsum(begins.to_numpy()) - 1
-    return codes, ordered["text"].filter(begins)
+    codes[order] = np.cumsum(begins.to_numpy()) - 1
+    return codes, ordered.filter(begins)
+
+
+def _order(texts: pl.Series) -> Ints:
+    """Positions that sort texts by length and then bytes.
+
+    As words of eight bytes behind what all of them begin with: a third of the time of sorting them as texts.
+    """
+    low, high = (bytes(str(one), "utf8") for one in (texts.min(), texts.max()))
+    same = next(
+        (i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high))
+    )
+    lengths = texts.str.len_bytes().to_numpy().astype(np.int64)
+    rest = lengths - same
+    longest = int(rest.max(initial=0))
+    if longest >= 8 * _WORDS:
+        by_length = pl.DataFrame({"text": texts}).with_row_index("place")
+        ordered = by_length.sort(pl.col("text").str.len_bytes(), "text", maintain_order=True)
+        return ordered["place"].to_numpy().astype(np.int64)
+    data = np.frombuffer(texts.str.join("").item().encode() + bytes(8 * _WORDS), dtype=np.uint8)
+    windows: Any = np.ndarray((len(data) - 7,), dtype=">u8", buffer=data, strides=(1,))  # one at every byte
+    starts = np.cumsum(lengths) - lengths + same
+    words = [
+        (_kept(windows[starts], np.minimum(rest, 7)) >> np.uint64(8))
+        | (rest.astype(np.uint64) << np.uint64(56))
+    ]
+    words += [_kept(windows[starts + at], np.clip(rest - at, 0, 8)) for at in range(7, longest, 8)]
+    return np.argsort(words[0], kind="stable") if len(words) == 1 else np.lexsort(words[::-1])
+
+
+def _kept(words: Any, count: Ints) -> Any:
+    """Words with their first ``count`` bytes, the others 0."""
+    drop = (8 * (8 - count)).astype(np.uint64)
+    shifted = words.astype(np.uint64) >> np.minimum(drop, 63) << np.minimum(drop, 63)
+    return np.where(count > 0, shifted, np.uint64(0))
 
 
 def _is_short(column: pl.Series) -> bool:
