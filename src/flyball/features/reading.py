@@ -337,7 +337,7 @@ class ViewReader:
         """All values of a window, ``count`` of them, oldest first, for what sums can't tell: 20 us per thousand rows."""
         reading, address, chunk, end, at_us = asked
         layout = self.layout
-        parts = []
+        parts: list[Any] = []
         older: memoryview | None = chunk
         while older is not None:
             rows = (end - layout.start) // layout.row_bytes + 1

@@ -236,8 +236,8 @@ def live_views(ws: Workspace, source: str | None = None) -> list[View]:
 
     served = [
         msgspec.convert(record, View)
-        for group in (ws.plan.features, *ws.plan.endpoints.values())
-        for record in group.views.values()
+        for views_of in (ws.plan.features.views, *(one.views for one in ws.plan.endpoints.values()))
+        for record in views_of.values()
     ]
     found = {view.stored_as: view for view in (*served, *views(ws).values())}  # the newest definition stands
     return [view for view in found.values() if source is None or view.source == source]
