@@ -78,6 +78,10 @@ def seen(place: Place) -> list[FileSeen]:
 def unreadable(place: Place, error: Exception) -> Exception:
     """What Polars says of a file, with the source's name in front; the kind says whether it may pass by itself."""
     first = str(error).strip().partition("\n")[0]
+    if "non-partial" in first:  # rclone 1.75 answers every range with everything
+        return Invalid(
+            f"{place.said}: its server answers no ranges, which Parquet needs", "copy the files here"
+        )
     if isinstance(error, ConnectionError | TimeoutError) or "object-store error" in first:
         return Unavailable(
             f"{place.said} does not answer: {first}", "is the bucket up, and the secret right?"
