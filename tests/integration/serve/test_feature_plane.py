@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import polars as pl
 import pytest
+from tests.redis_servers import RedisServer
 
 from conftest import Plane
 from flyball.core.plan import ServedFeatures
@@ -134,3 +137,42 @@ def test_a_dead_or_hanging_redis_holds_no_prediction(plane: Plane, raw: Raw, how
         assert (status, found["statuses"]["sure:price"]) == (200, "UNANSWERED")
         assert post(raw, plane, "/features/prices", {"entities": {"shop": "a"}})[0] == 503
         assert len(acks(plane.root)) == 1
+
+
+def test_predictions_from_a_redis_that_is_killed_and_comes_back(
+    plane: Plane, raw: Raw, tmp_path: Path
+) -> None:
+    server = RedisServer(tmp_path / "redis", durable=True).start()
+    try:
+        url = f"{server.url}?timeout_ms=2000"
+        store = open_online(url)
+        rows = pl.DataFrame(
+            {"shop": ["a"], "at": [NOW - timedelta(minutes=1)], "price": [1.5], "hour": [9.0]}
+        )
+        for view in (SHOP, SURE):
+            push(view, rows, store)
+        store.close()
+        plane.publish(
+            plane.onnx("delays@1", [1.0, -0.1]),
+            endpoint=endpoint(),
+            online=url,
+            features=served(VECTOR, PRICES),
+        )
+        plane.start(workers=1)
+        asked = {"entities": {"shop": "a"}, "features": {"hour": 9}}
+
+        def price() -> float:
+            assert post(raw, plane, "/predict/delays", asked)[0] == 200
+            value: float = plane.predictions().scan("delays")["features"].to_list()[-1][0]
+            return value
+
+        assert price() == 1.5
+        assert post(raw, plane, "/features/vector", asked)[1]["statuses"]["sure:price"] == "PRESENT"
+        server.send(signal.SIGKILL)
+        assert price() == 9.0, "the declared default"
+        server.start()
+        until = time.monotonic() + 20
+        while price() != 1.5:
+            assert time.monotonic() < until, "it is asked again, some time after it came back"
+    finally:
+        server.stop()
