@@ -154,6 +154,10 @@ class Typed:
                 raise Invalid(f"{node!r} takes {WORDS[wanted]}; {arg!r} is {WORDS[kind]}", hint)
         if node.op in ("eq", "ne", "lt", "le", "gt", "ge") and None in [*map(_none, node.args)]:
             raise Invalid(f"{node!r} is null, whatever the row", ".is_null(), or .is_not_null()")
+        if node.op in ("eq", "ne", "lt", "le", "gt", "ge") and not any(
+            isinstance(arg, Expr) for arg in node.args
+        ):
+            raise Invalid(f"{node!r} compares two literals", "compare a column")
         if node.op in ("to_number", "to_bool", "to_text"):
             kind = self.of(node.args[0])
             if kind == "t" or (kind == "s" and node.op == "to_bool"):

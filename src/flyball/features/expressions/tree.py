@@ -436,27 +436,27 @@ def shown(node: object) -> str:
             if isinstance(node, float) and node.is_integer() and abs(node) < 1e16
             else repr(node)
         )
-    op, args = node.op, [shown(arg) for arg in node.args]
+    op = node.op
     if op in ("col", "lit"):
-        return f'col("{node.args[0]}")' if op == "col" else f"lit({args[0]})"
+        return f'col("{node.args[0]}")' if op == "col" else f"lit({shown(node.args[0])})"
     if op == "time":
         return f"lit({(_EPOCH + timedelta(microseconds=cast('int', node.args[0]))).isoformat()})"
+    args = [shown(arg) for arg in node.args]  # once each: twice would double with every level
+    bracketed = [
+        f"({text})" if isinstance(arg, Expr) and arg.op in (*_SIGNS, "neg", "not") else text
+        for arg, text in zip(node.args, args, strict=True)
+    ]
     if op in _SIGNS:
-        return f" {_SIGNS[op]} ".join(_bracketed(arg) for arg in node.args)
+        return f" {_SIGNS[op]} ".join(bracketed)
     if op in ("neg", "not"):
-        return ("-" if op == "neg" else "~") + _bracketed(node.args[0])
+        return ("-" if op == "neg" else "~") + bracketed[0]
     if op == "when":
         cases = "".join(f".when({c}).then({v})" for c, v in zip(args[:-1:2], args[1::2], strict=True))
         return f"{cases[1:]}.otherwise({args[-1]})"
     if op in ("coalesce", "least", "greatest", "concat"):
         return f"{op}({', '.join(args)})"
     space = next((f"{name}." for name, words in _SPACES.items() if op in words), "")
-    return f"{_bracketed(node.args[0])}.{space}{op}({', '.join(args[1:])})"
-
-
-def _bracketed(node: object) -> str:
-    inner = shown(node)
-    return f"({inner})" if isinstance(node, Expr) and node.op in (*_SIGNS, "neg", "not") else inner
+    return f"{bracketed[0]}.{space}{op}({', '.join(args[1:])})"
 
 
 def call(op: str, *args: Any) -> Expr:
@@ -533,8 +533,6 @@ def _check_values(op: str, args: tuple[Any, ...]) -> None:
         raise Invalid("a mapping names values, each with what it becomes", 'like .map({"UA": 1, "AA": 2})')
     if op == "is_in" and (len(args) < 2 or None in args[1:]):
         raise Invalid("is_in takes at least one literal and no None", "| x.is_null() for null")
-    if op in ("eq", "ne", "lt", "le", "gt", "ge") and all(not isinstance(arg, Expr) for arg in args):
-        raise Invalid("both sides are literals", "compare a column")
     if op == "hash_bucket" and not 1 <= args[1] <= 1 << 31:
         raise Invalid(f"{args[1]} buckets", "1 to 2**31")
     if op == "round" and not 0 <= args[1] <= 15:
