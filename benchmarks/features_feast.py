@@ -22,7 +22,8 @@ from benchmarks.peers import python_of
 from benchmarks.peers.feast import Feast
 from flyball.compat.feast import FeatureStore
 
-ROWS, KEYS, ASKED, FILLED = 1_000_000, 100_000, 100_000, 100_000
+ROWS, KEYS, FILLED = 1_000_000, 100_000, 100_000
+ASKED = (100_000, 1_000_000)  # entity rows
 COLUMNS = tuple(f"x{number}" for number in range(8))
 FEATURES = [f"v:{name}" for name in COLUMNS]
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -36,7 +37,7 @@ def measured(repeats: int) -> list[Row]:
         few = min(repeats, 3)  # Feast's take long
         return [
             _imports(few),
-            *(both.joined(offline, few) for offline in ("dask", "duckdb")),
+            *(both.joined(asked, offline, few) for asked in ASKED for offline in ("dask", "duckdb")),
             both.filled(few),
             both.read(1, repeats),
             both.read(100, repeats),
@@ -52,13 +53,12 @@ class Both:
         self._table(draw, ROWS).write_parquet(folder / "v.parquet")
         self._table(draw, FILLED).write_parquet(folder / "w.parquet")
         # The last third of the year: nearly all keys have rows by then, and Feast's default store loses the others.
-        seconds = draw.integers(0, 120 * 86400, ASKED)
-        rows = {"k": draw.integers(0, KEYS, ASKED), "s": seconds, "row": np.arange(ASKED)}
-        asked = pl.DataFrame(rows).select(
-            "k", "row", event_timestamp=pl.lit(NOW).cast(US) - pl.duration(seconds="s")
-        )
-        asked.write_parquet(folder / "asked.parquet")
-        self.asked = asked
+        for asked in ASKED:
+            seconds = draw.integers(0, 120 * 86400, asked)
+            rows = {"k": draw.integers(0, KEYS, asked), "s": seconds, "row": np.arange(asked)}
+            at = pl.lit(NOW).cast(US) - pl.duration(seconds="s")
+            entities = pl.DataFrame(rows).select("k", "row", event_timestamp=at)
+            entities.write_parquet(folder / f"asked{asked}.parquet")
         views = [self._view("v"), self._view("w")]
         for offline in ("dask", "duckdb"):
             feast.call("store", name=offline, folder=folder / offline, offline={"type": offline}, views=views)
@@ -79,27 +79,28 @@ class Both:
             "fields": dict.fromkeys(COLUMNS, "Float64"),
         }  # fmt: skip
 
-    def joined(self, offline: str, repeats: int) -> Row:
+    def joined(self, asked: int, offline: str, repeats: int) -> Row:
         """A join of one view, into a pandas frame on both sides."""
         out = self.folder / f"{offline}.parquet"
-        asked = {"name": offline, "entity": self.folder / "asked.parquet", "features": FEATURES}
-        self.feast.call("historical", out=out, **asked)
+        entities = self.folder / f"asked{asked}.parquet"
+        said = {"name": offline, "entity": entities, "features": FEATURES}
+        self.feast.call("historical", out=out, **said)
         theirs = pl.read_parquet(out).sort("row")
-        ours = self._join()
+        ours = self._join(entities)
         kept = pl.from_pandas(ours).filter(pl.col("row").is_in(theirs["row"].implode()))
-        assert len(ours) == ASKED
-        assert theirs.height >= 0.9 * ASKED, "Feast lost more rows than those before a key's first event"
+        assert len(ours) == asked
+        assert theirs.height >= 0.9 * asked, "Feast lost more rows than those before a key's first event"
         np.testing.assert_array_equal(kept.select(COLUMNS).to_numpy(), theirs.select(COLUMNS).to_numpy())
 
         def beside() -> float:
-            self.feast.call("historical", out="", **asked)
+            self.feast.call("historical", out="", **said)
             return self.feast.cpu_s
 
-        what = f"join of {ROWS:,} rows of {KEYS:,} keys to {ASKED:,}, beside {offline}"
-        return compare(what, "CPU s", in_turns(lambda: cpu_s(self._join), beside, repeats))
+        what = f"join of {ROWS:,} rows of {KEYS:,} keys to {asked:,}, beside {offline}"
+        return compare(what, "CPU s", in_turns(lambda: cpu_s(partial(self._join, entities)), beside, repeats))
 
-    def _join(self) -> Any:
-        rows = pl.read_parquet(self.folder / "asked.parquet").to_pandas()
+    def _join(self, entities: Path) -> Any:
+        rows = pl.read_parquet(entities).to_pandas()
         return FeatureStore(self.folder / "ours").get_historical_features(rows, FEATURES).to_df()
 
     def filled(self, repeats: int) -> Row:

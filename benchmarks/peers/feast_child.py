@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import sys
 import time
 import traceback
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 from feast.types import Float64, Int64, String
 from feast.value_type import ValueType
 
-from feast import Entity, FeatureStore, FeatureView, Field, FileSource, PushSource
+from feast import Entity, FeatureStore, FeatureView, Field, FileSource, PushSource, repo_operations
 
 TYPES = {"Float64": Float64, "Int64": Int64, "String": String}
 STORES: dict[str, FeatureStore] = {}
@@ -66,11 +67,16 @@ def store(name, folder, offline, views, online=None, keys="Int64"):
     STORES[name] = made
 
 
+def _features(name, features):
+    """Names of features, or a service by its name."""
+    return STORES[name].get_feature_service(features) if isinstance(features, str) else features
+
+
 def historical(name, entity, features, out, full=False, known=False):
     """The join, written as Parquet; without a file, only done."""
     rows = pq.read_table(entity).to_pandas()
     job = STORES[name].get_historical_features(
-        rows, features, full_feature_names=full, filter_by_created_timestamp=known
+        rows, _features(name, features), full_feature_names=full, filter_by_created_timestamp=known
     )
     found = job.to_df()
     if out:
@@ -91,7 +97,7 @@ def push(name, source, rows):
 
 
 def online(name, features, entity_rows, full=False):
-    found = STORES[name].get_online_features(features, entity_rows, full_feature_names=full)
+    found = STORES[name].get_online_features(_features(name, features), entity_rows, full_feature_names=full)
     names = list(found.proto.metadata.feature_names.val)
     statuses = {n: [int(s) for s in r.statuses] for n, r in zip(names, found.proto.results, strict=True)}
     return {"values": found.to_dict(), "statuses": statuses, "times": found.to_dict(True)}
@@ -114,7 +120,23 @@ def remote(folder, url, views):
     store("remote", folder, {"type": "duckdb"}, views, {"type": "remote", "path": url})
 
 
-CALLS = {one.__name__: one for one in (store, historical, materialize, push, online, online_times, remote)}
+def repository(name, folder):
+    """What a repository's own files define, as `feast apply` reads them."""
+    os.chdir(folder)
+    sys.path.insert(0, folder)
+    found = repo_operations.parse_repo(Path(folder))
+    made = FeatureStore(repo_path=folder)
+    made.apply([
+        *found.entities, *found.feature_views, *found.stream_feature_views, *found.on_demand_feature_views,
+        *found.feature_services, *found.data_sources,
+    ])  # fmt: skip
+    STORES[name] = made
+
+
+CALLS = {
+    one.__name__: one
+    for one in (store, repository, historical, materialize, push, online, online_times, remote)
+}
 
 
 def main():
