@@ -56,7 +56,7 @@ def offline(
     """
     name, needed, clocks = _asked(ws, view)
     needed = tuple(columns) if columns is not None else needed
-    parts, place = _parts(ws, name, clocks, since, until)
+    parts, place = _parts(ws, name, needed, clocks, since, until)
     parts = _checked(ws, name, place, parts, needed)
     from flyball.features.sources.reading import together
 
@@ -104,7 +104,7 @@ def accept(source: str, *, ws: Workspace = CURRENT) -> dict[str, Any]:
     """Take a source's columns and types as they are now: what comes later is compared with these."""
     before = ws.ledger.find("source_newest", source, _seen())
     found = look(ws, source)
-    record = _record(ws, found, again=True)
+    record = _record(ws, found, accepted=True)
     was = before.columns if before is not None else {}
     changes = sorted(name for name in {*was, *found.columns} if was.get(name) != found.columns.get(name))
     return {
@@ -184,7 +184,8 @@ def _place(ws: Workspace, name: str) -> Place:
 def _parts(
     ws: Workspace,
     name: str,
-    clocks: tuple[str, ...],
+    columns: Sequence[str] | None,
+    clocks: tuple[str, ...] = (),
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> tuple[list[pl.LazyFrame], Place]:
@@ -204,7 +205,8 @@ def _parts(
             raise _no_snapshot(ws, place)
         return [_snapshot(ws, ref), *pushed], place
     known = clocks[-1] if clocks else ""
-    return [open_place(place, ws.root, known=known, since=since, until=until), *pushed], place
+    own = open_place(place, ws.root, columns=columns, known=known, since=since, until=until)
+    return [own, *pushed], place
 
 
 def _checked(
@@ -217,11 +219,8 @@ def _checked(
     now = _columns(parts, place)
     if before is not None:
         refuse_changes(before, now, needed if needed is not None else now, place.said)
-    if (
-        before is None
-        or {**before.columns, **{one: str(kind) for one, kind in now.items()}} != before.columns
-    ):
-        _record(ws, look(ws, name), again=True)
+    if before is None or now.keys() - before.columns.keys():
+        _record(ws, look(ws, name))
     return parts
 
 
@@ -235,15 +234,17 @@ def _columns(parts: list[pl.LazyFrame], place: Place) -> dict[str, Any]:
     return columns
 
 
-def _record(ws: Workspace, found: Seen, *, again: bool = False) -> Seen:
-    """The next version of a source, unless it is as it was."""
+def _record(ws: Workspace, found: Seen, *, accepted: bool = False) -> Seen:
+    """The next version of a source, unless it is as it was. Columns that changed stay as they were until accepted."""
     with ws.ledger.transaction() as tx:
         before = tx.find("source_newest", found.name, _seen())
-        same = before is not None and before.digest == found.digest
-        if before is not None and same and (not again or before.columns == found.columns):
-            return before
-        number = tx.next_number("source", found.name)
-        made = msgspec.structs.replace(found, number=number, at=tx.now())
+        if before is not None:
+            if not accepted:
+                columns = {**found.columns, **before.columns}
+                found = msgspec.structs.replace(found, columns=columns)
+            if (before.digest, before.columns) == (found.digest, found.columns):
+                return before
+        made = msgspec.structs.replace(found, number=tx.next_number("source", found.name), at=tx.now())
         tx.append(
             "source.seen",
             made.ref,

@@ -39,19 +39,25 @@ def open_rows(
     place = place_of(source, root)
     clocks = clocks or tuple(dict.fromkeys(filter(None, (source.happened, source.known))))
     known = clocks[-1] if clocks else ""
-    frame = open_place(place, root, known=known, since=since, until=until)
+    frame = open_place(place, root, columns=columns, known=known, since=since, until=until)
     return chosen(frame, place, columns, clocks, since, until)
 
 
 def open_place(
-    place: Place, root: Path, *, known: str = "", since: datetime | None = None, until: datetime | None = None
+    place: Place,
+    root: Path,
+    *,
+    columns: Sequence[str] | None = None,
+    known: str = "",
+    since: datetime | None = None,
+    until: datetime | None = None,
 ) -> pl.LazyFrame:
-    """All columns as they lie there."""
+    """All columns as they lie there; ``columns`` are those that must be alike everywhere."""
     match place.kind:
         case "files":
             from flyball.features.sources.files import scan
 
-            return scan(place)
+            return scan(place, columns)
         case "delta" | "iceberg":
             from flyball.features.sources.lakes import open_lake
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,11 @@ class FileSeen(msgspec.Struct, frozen=True):
     etag: str = ""
 
 
-def scan(place: Place) -> pl.LazyFrame:
-    """All files of a place below one another; columns that only some have count where the first file has them."""
+def scan(place: Place, columns: Sequence[str] | None = None) -> pl.LazyFrame:
+    """All files of a place below one another; columns that only some have count where the first file has them.
+
+    Of Parquet files here the columns that are needed are compared at once, in a bucket those of the first and the last.
+    """
     files = seen(place)
     paths = [one.path for one in files]
     options: dict[str, Any] = {}
@@ -57,10 +60,39 @@ def scan(place: Place) -> pl.LazyFrame:
             cast_options=_CASTS,
             **options,
         )
-        frame.collect_schema()
+        _compare(place, paths, frame.collect_schema(), columns, options)
         return frame
     except (pl.exceptions.PolarsError, OSError) as error:
         raise unreadable(place, error) from error
+
+
+def _compare(
+    place: Place, paths: list[str], first: pl.Schema, columns: Sequence[str] | None, options: dict[str, Any]
+) -> None:
+    """Refuse a file that has a column otherwise than the first: named now, not in the middle of a job."""
+    for path in paths[1:] if not place.in_bucket else paths[-1:]:
+        had = pl.scan_parquet(path, glob=False, hive_partitioning=False, **options).collect_schema()
+        for name in first if columns is None else columns:
+            was, now = first.get(name), had.get(name)
+            if name in had and was is not None and was != now and not _upcasts(now, was):
+                raise Invalid(
+                    f"{place.said}: its files do not have one schema: column {name!r} is {was} in {Path(paths[0]).name}, "
+                    f"and {now} in {Path(path).name}",
+                    "write one of them anew, or name those that are alike, as parquet:folder/2024-*.parquet",
+                    source=place.name,
+                    column=name,
+                )
+
+
+def _upcasts(small: Any, wide: Any) -> bool:
+    """What Polars widens by itself while it scans."""
+    if small.is_integer() and wide.is_integer():
+        return bool(small.is_signed_integer() == wide.is_signed_integer() and _bits(small) <= _bits(wide))
+    return bool(small.is_float() and wide.is_float() and _bits(small) <= _bits(wide))
+
+
+def _bits(dtype: Any) -> int:
+    return int("".join(filter(str.isdecimal, str(dtype))) or 0)
 
 
 def seen(place: Place) -> list[FileSeen]:
