@@ -245,8 +245,9 @@ class Feed:
 
     def _last(self) -> pl.DataFrame | None:
         if self._previous is None:
-            files = self.files.files()
-            self._previous = files[-1].read() if files else None
+            with_rows = (file for file in reversed(self.files.files()) if file.schema())
+            newest = next(with_rows, None)
+            self._previous = None if newest is None else newest.read()
         return self._previous
 
     def _keep(self, rows: pl.DataFrame, head: Head, *, offline: bool, durable: bool) -> list[Landed]:

@@ -142,6 +142,7 @@ class StreamReader:
         )
         done.positions = {key: value[-64:] for key, value in positions.items()}
         status = self.ws.state / "run" / f"stream-{done.source}.json"
+        status.parent.mkdir(parents=True, exist_ok=True)
         staged = status.with_suffix(".part")
         staged.write_bytes(msgspec.json.encode(done))
         staged.replace(status)

@@ -116,7 +116,7 @@ class Tables:
             self.folder.mkdir(parents=True, exist_ok=True)
             rows.write_parquet(staged, compression="zstd", metadata=said)
             self._into_place(staged, name, durable=durable, new=new)
-        except OSError as error:
+        except (OSError, _polars_error()) as error:  # of a full disk, one or the other
             staged.unlink(missing_ok=True)
             raise Unavailable(f"{self.folder / name} can't be written: {error}", _SPACE) from error
 
@@ -314,3 +314,9 @@ def _flush(path: Path) -> None:
 
 _SPACE = "free some space; nothing was taken, the same may be repeated"
 _ANOTHER = "another machine wrote it first; try again"
+
+
+def _polars_error() -> type[Exception]:
+    import polars as pl
+
+    return pl.exceptions.ComputeError

@@ -1,13 +1,15 @@
 """A feed: offline files that are the log, views that follow it, batches set aside."""
 
+import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from flyball.errors import Invalid, NotFound, Unavailable
-from flyball.service import feeds
+from flyball.service import feed_files, feeds
 from flyball.service.features import views
 from flyball.service.feeds import Feed
 from flyball.service.sources import offline
@@ -166,16 +168,70 @@ def test_a_source_that_nothing_reads_names_the_nearest(ws: Workspace) -> None:
     assert "clicks" in error.value.hint
 
 
-def test_a_full_disk_is_said_and_leaves_nothing_half_written(
+@contextmanager
+def full_disk(size_bytes: int) -> Iterator[None]:
+    """No file of this process may grow beyond that: what a full disk does to a writer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_half_written(ws: Workspace) -> None:
+    feed = Feed(ws, "clicks")
+    feed.ingest(table([event(n) for n in range(20)]), now=START)
+    with full_disk(500), pytest.raises(Unavailable, match=r"00000002\.parquet|disk|large"):
+        feed.ingest(table([event(n) for n in range(20, 60)]), now=START)
+    assert [file.name for file in feed.files.files()] == ["00000001.parquet"]
+    assert feed.ingest(table([event(n) for n in range(20, 60)]), now=START).views[0].new == 40
+    agree(ws)
+
+
+def test_an_online_store_that_is_full_gets_the_rows_when_it_is_not(ws: Workspace) -> None:
+    feed = Feed(ws, "clicks")
+    feed.ingest(table([event(n) for n in range(20)]), now=START)
+    many = table([event(n, users=5000) for n in range(20, 6000)])
+    with full_disk(150_000), pytest.raises(Unavailable, match=r"full|large|answer"):
+        feed.ingest(many, now=START)
+    assert feed.history().height == 6000  # kept: the next batch brings it online, with its own
+    landed = Feed(ws, "clicks").catch_up()
+    assert [one.new for one in landed] == [5980, 5980]
+
+
+def test_many_small_files_become_one_that_counts_as_they_did(
     ws: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(feed_files, "_MANY", 4)
     feed = Feed(ws, "clicks")
+    for begin in range(0, 60, 6):
+        feed.ingest(
+            table([event(n) for n in range(begin, begin + 6)]), now=START, positions={"0": str(begin)}
+        )
+        with feed.files.held():
+            feed.files.compact()
+    assert [file.name for file in feed.files.files()] == [
+        "00000008.all.parquet",
+        "00000009.parquet",
+        "00000010.parquet",
+    ]
+    assert Feed(ws, "clicks").positions() == {"0": "54"}
+    assert [one.new for one in Feed(ws, "clicks").catch_up()] == [0, 0]
+    ws.online.clear(views(ws)["spent"].stored_as)
+    assert Feed(ws, "clicks").catch_up()[0].new == 60
+    agree(ws)
 
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(pl.DataFrame, "write_parquet", full)
-        with pytest.raises(Unavailable, match="No space"):
-            feed.ingest(table([event(0)]), now=START)
-    assert feed.ingest(table([event(0)]), now=START).views[0].new == 1
+def test_files_that_a_killed_merge_left_do_not_count(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_files, "_MANY", 4)
+    feed = Feed(ws, "clicks")
+    for begin in range(0, 60, 15):
+        feed.ingest(table([event(n) for n in range(begin, begin + 15)]), now=START)
+    kept = {path.name: path.read_bytes() for path in (ws.tables_dir / "sources" / "clicks").glob("0*")}
+    with feed.files.held():
+        feed.files.compact()
+    for name, content in kept.items():  # killed before the first was removed
+        (ws.tables_dir / "sources" / "clicks" / name).write_bytes(content)
+    assert Feed(ws, "clicks").history().height == 60
+    agree(ws)
