@@ -25,12 +25,22 @@ from flyball.service import filling, online_features
 from flyball.service.feast.words import PushMode
 
 if TYPE_CHECKING:
-    from flyball.features.definitions import OnDemand, Service, View
+    from flyball.features.definitions import OnDemand, Service, Source, View
     from flyball.features.online import OnlineReader
     from flyball.service import Workspace
     from flyball.service.features import Change
 
 _TO = {"ONLINE": "online", "OFFLINE": "offline", "ONLINE_AND_OFFLINE": "online_and_offline"}
+_FED = (
+    "",
+    "push",
+    "kafka",
+    "nats",
+    "amqp",
+    "amqps",
+    "redis",
+    "rediss",
+)  # schemes of sources that rows come from by themselves
 Features = Sequence[str] | Any  # names, or a FeatureService
 
 
@@ -184,8 +194,7 @@ class FeatureStore:
         if since > until:
             raise Invalid(f"the start {since} is after the end {until}", "turn them round")
         begin = "" if disable_event_timestamp else (since - timedelta(microseconds=1)).isoformat()
-        end = "" if disable_event_timestamp else until.isoformat()
-        filling.materialize(self._named(feature_views), begin, end, ws=self.ws)
+        self._fill(feature_views, begin, "" if disable_event_timestamp else until.isoformat())
 
     def materialize_incremental(
         self,
@@ -195,8 +204,7 @@ class FeatureStore:
         version: str | None = None,
     ) -> None:
         """Bring online what became known since the last time, up to ``end_date``."""
-        names = self._named(feature_views)
-        filling.materialize(names, until=_aware(end_date).isoformat(), ws=self.ws)
+        self._fill(feature_views, "", _aware(end_date).isoformat())
 
     def push(
         self,
@@ -294,10 +302,16 @@ class FeatureStore:
             raise NotFound(f"no feature view {name!r}", nearest(name, list(views)), view=name)
         return views[name]
 
-    def _named(self, names: Sequence[str] | None) -> str:
-        for name in names or ():
-            self._view(name)
-        return ",".join(names or ())
+    def _fill(self, names: Sequence[str] | None, since: str, until: str) -> None:
+        """Views of tables by their range; those that rows are pushed to follow their feed, whatever the range."""
+        sources = defined.sources(self.ws)
+        views = [self._view(name) for name in names] if names else list(defined.views(self.ws).values())
+        fed = [view.name for view in views if _is_fed(sources.get(view.source))]
+        rest = [view.name for view in views if view.name not in fed]
+        if rest:
+            filling.materialize(",".join(rest), since, until, ws=self.ws)
+        if fed:
+            filling.materialize(",".join(fed), ws=self.ws)
 
     def _asked(self, features: Features, full: bool) -> tuple[str | tuple[str, ...], dict[str, str]]:
         """What our verbs take (a service's name, or features), and what each feature is called in the answer."""
@@ -346,6 +360,10 @@ _TABLE_OF = {
     "OnDemand": "on_demand", "OnDemandFeatureView": "on_demand", "Service": "services", "FeatureService": "services",
     "Entity": "entities", "Source": "sources", "FileSource": "sources", "PushSource": "sources",
 }  # fmt: skip
+
+
+def _is_fed(source: Source | None) -> bool:
+    return source is not None and source.url.partition(":")[0] in _FED
 
 
 def _called(features: Iterable[str], full: bool) -> dict[str, str]:
