@@ -7,7 +7,8 @@ features are computed last, from request fields and what was looked up. Many ent
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -106,9 +107,13 @@ class OnlineReader:
         for view, key in self._views:
             parts = (entities[key],) if key else [entities[name] for name in view.entity]
             packed = _encode(parts)
-            addresses.append((view.prefix + (packed if len(packed) <= _LONGEST_BYTES else pack_key(parts)),))
-        begun = begin(reading, [view for view, _ in self._views], addresses, near=self._near)
-        for (view, _), (address,), ((chunk,), heads) in zip(self._views, addresses, begun, strict=True):
+            addresses.append(view.prefix + (packed if len(packed) <= _LONGEST_BYTES else pack_key(parts)))
+        if self._near:
+            begun: Iterable[Any] = zip(reading.tails(addresses), repeat(False))
+        else:
+            found = begin(reading, [view for view, _ in self._views], [(address,) for address in addresses])
+            begun = ((chunks[0], heads) for chunks, heads in found)
+        for (view, _), address, (chunk, heads) in zip(self._views, addresses, begun, strict=True):
             if chunk is None:
                 view.nothing(values)
             elif heads:

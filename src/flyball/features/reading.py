@@ -365,7 +365,7 @@ class Begun(NamedTuple):
 
 
 def begin(
-    reading: Reading, views: Sequence[ViewReader], addresses: Sequence[Sequence[bytes]], *, near: bool
+    reading: Reading, views: Sequence[ViewReader], addresses: Sequence[Sequence[bytes]], *, near: bool = False
 ) -> list[Begun]:
     """What reading starts from, by view and key.
 

@@ -146,6 +146,8 @@ class VectorReader:
             name, rows, "entity", lambda missing, row: bad_key(self.service, self.entities, missing, row)
         )
         if not KEYS.issuperset(map(type, column)):
+            column = [value.item() if isinstance(value, np.generic) else value for value in column]
+        if not KEYS.issuperset(map(type, column)):
             at = next(at for at, value in enumerate(column) if type(value) not in KEYS)
             error = bad_key(self.service, self.entities, name, {name: column[at]})
             raise Invalid(f"row {at}: {error.what}", error.hint, row=at, **error.facts)

@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 _JSON = [("content-type", "application/json")]
 _TEXT = [("content-type", "text/plain; version=0.0.4; charset=utf-8")]
 _PATHS = (
-    "POST /predict/{endpoint}, POST /feedback, POST /features/{service}, POST /get-online-features, "
+    "POST /predict/{endpoint}, POST /feedback, GET /features, POST /features/{service}, POST /get-online-features, "
     "GET /health, GET /metrics, GET /v2, GET /v2/health/live, "
     "GET /v2/health/ready, GET /v2/models/{endpoint}[/versions/{n}][/ready], POST /v2/models/{endpoint}[…]/infer"
 )
@@ -181,6 +181,9 @@ class App:
             case ["predict", _] | ["feedback"]:
                 _only(method, "POST")
                 return self._feedback(await self._body(scope, proto))
+            case ["features"]:
+                _only(method, "GET")
+                return 200, msgspec.json.encode(self.serving.features.listed())
             case ["features", service]:
                 _only(method, "POST")
                 answers, body = self.serving.features, await self._body(scope, proto)

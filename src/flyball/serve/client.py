@@ -131,6 +131,24 @@ class Client:
         """
         yield from _Pipeline(self, connections).run(iter(requests))
 
+    def features(
+        self,
+        service: str,
+        entities: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        features: Mapping[str, Any] | Sequence[Mapping[str, Any]] = {},
+        *,
+        at: datetime | None = None,
+    ) -> dict[str, Any]:
+        """What a feature service gives: ``{"values", "statuses", "times"}``, each by feature; of a list of entities, lists.
+
+        ``features`` are the request fields that on-demand features read: one for all entities, or a list.
+        """
+        body: dict[str, Any] = {"entities": entities, "features": features}
+        if at is not None:
+            body["at"] = aware(at).isoformat()
+        answer: dict[str, Any] = self.post("/features/" + quote(service, safe=""), body)
+        return answer
+
     def feedback(self, labels: Sequence[Mapping[str, Any]]) -> int:
         """Send labels ``{"id", "value", "known"?}`` (``known`` a datetime or ISO text); returns how many were taken.
 

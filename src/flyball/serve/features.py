@@ -93,6 +93,22 @@ class FeatureAnswers:
             }
         )
 
+    def listed(self) -> dict[str, Any]:
+        """``GET /features``: what can be asked for, and what each service must be asked with."""
+        found: dict[str, Any] = {}
+        for name in self.plan.features.services:
+            try:
+                reader = self._reader(name)
+            except FlyballError as error:  # its on-demand code is not here, say; the others are
+                found[name] = error.as_json()
+                continue
+            found[name] = {
+                "entities": list(reader.entities),
+                "request": {field.name: field.datatype for field in reader.service.request},
+                "features": {feature: reader.places.types[feature] for feature in reader.service.features},
+            }
+        return {"services": found}
+
     def answer_feast(self, body: bytes) -> bytes:
         """``POST /get-online-features``: the answer of Feast 0.67's feature server."""
         asked = read_feast(body)

@@ -61,7 +61,10 @@ def test_both_shapes_and_a_service_that_is_applied_while_it_runs(plane: Plane, r
     url = fill(plane)
     model = plane.onnx("delays@1", [1.0, -0.1])
     plane.publish(model, online=url, features=served(PRICES))
-    plane.start(workers=2)
+    client = plane.start(workers=2)
+    found = client.features("prices", {"shop": "a"}, at=NOW)
+    assert found["values"] == {"shop:price": 1.5, "shop:hour": 9.0}
+    assert list(client.get("/features")["services"]) == ["prices"]
     status, found = post(raw, plane, "/features/prices", {"entities": [{"shop": "a"}, {"shop": "z"}]})
     assert (status, found["values"]["shop:price"]) == (200, [1.5, None])
     assert found["statuses"]["shop:hour"] == ["PRESENT", "NOT_FOUND"]

@@ -185,3 +185,11 @@ def test_a_store_that_does_not_answer_gives_defaults_or_says_so_and_is_counted(p
         with pytest.raises(Unavailable):
             ask(answers, "prices", {"entities": {"shop": "a", "till": 1}})
     assert metrics.counts == {"online_store_failures": 1, "online_store_absent": 6}
+
+
+def test_what_can_be_asked_for_is_listed(plan: Plan) -> None:
+    assert FeatureAnswers(plan, Metrics()).listed()["services"]["shares"] == {
+        "entities": ["shop"],
+        "request": {"amount": "FP64"},
+        "features": {"share:of": "FP64", "amount": "FP64", "shop:city": "BYTES"},
+    }

@@ -88,6 +88,7 @@ def test_each_value_says_how_it_came_about_and_when(ws: Workspace) -> None:
         lambda frame: frame.to_pandas(),
         lambda frame: frame.to_arrow(),
         lambda frame: {name: frame[name].to_numpy() for name in frame.columns},
+        lambda frame: [{"shop": row["shop"], "till": np.int32(row["till"])} for row in frame.to_dicts()],
     ],
 )
 def test_entity_rows_come_in_any_shape(ws: Workspace, shape: Any) -> None:
