@@ -7,15 +7,19 @@ import signal
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
+from flyball.core.clock import to_us
 from flyball.errors import Unavailable
+from flyball.features import OnlineReader, Service
 from flyball.features.distributed import fill as fill_by_many
 from flyball.features.filling import Mark, fill
 from flyball.features.pools import opened
-from flyball.stores.online import open_online
+from flyball.stores.online import OnlineStore, open_online
+from tests.redis_servers import RedisServer
 from tests.unit.features.test_distributed import START, VIEW, tables
 
 pytestmark = pytest.mark.integration
@@ -56,6 +60,33 @@ def test_a_backfill_by_processes_leaves_what_one_leaves(tmp_path: Path) -> None:
     assert (whole.rows, whole.new) == (source.height, 0)
     alone.close()
     many.close()
+
+
+def test_many_workers_fill_one_redis_with_what_one_brings(tmp_path: Path) -> None:
+    source, entities = tables(4000, 80)
+    source.write_parquet(tmp_path / "rows.parquet")
+    lazy = pl.scan_parquet(tmp_path / "rows.parquet")
+    server = RedisServer(tmp_path / "redis").start()
+    try:
+        alone = open_online(f"lmdb:{tmp_path}/alone")
+        one = fill(VIEW, lazy, alone, history_s=None)
+        two = fill_by_many(VIEW, lazy, server.url, compute="processes:3", history_s=None)
+        assert one == two
+        there = open_online(server.url)
+        assert Mark.of(VIEW, there) == Mark.of(VIEW, alone)
+        assert answers(there, entities) == answers(alone, entities)
+        alone.close()
+        there.close()
+    finally:
+        server.stop()
+
+
+def answers(store: OnlineStore, entities: pl.DataFrame) -> list[list[Any]]:
+    """Every feature of the view for each row that asks for a key, from a store."""
+    reader = OnlineReader(Service("all", VIEW.features), [VIEW], store)
+    return [
+        reader.read(row, {}, to_us(row["t"])).values for row in entities.drop_nulls().iter_rows(named=True)
+    ]
 
 
 def _die() -> list[pl.DataFrame]:

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,15 @@ from polars.testing import assert_frame_equal
 
 from flyball.errors import NotFound
 from flyball.features import point_in_time
+from flyball.features.distributed import fill as fill_by_many
 from flyball.features.distributed import joined
+from flyball.features.filling import Mark, fill
 from flyball.features.joining import Asked
 from flyball.features.pools import opened
-from tests.unit.features.test_distributed import VIEW, tables
+from flyball.stores.online import open_online
+from tests.integration.features.test_distributed import answers
+from tests.redis_servers import RedisServer
+from tests.unit.features.test_distributed import START, VIEW, tables
 
 pytestmark = [
     pytest.mark.integration,
@@ -56,6 +62,26 @@ def test_a_join_on_ray_is_that_of_one_process(cluster: Any, tmp_path: Path) -> N
     assert_frame_equal(
         entities.with_columns(found), point_in_time(entities, "t", [VIEW], {"landings": source})
     )
+
+
+def test_a_backfill_on_ray_brings_redis_what_one_process_brings(cluster: Any, tmp_path: Path) -> None:
+    source, entities = tables(2000, 50)
+    source.write_parquet(tmp_path / "rows.parquet")
+    lazy = pl.scan_parquet(tmp_path / "rows.parquet")
+    server = RedisServer(tmp_path / "redis").start()
+    try:
+        alone = open_online(f"lmdb:{tmp_path}/alone")
+        there = open_online(server.url)
+        half = START + timedelta(hours=30)
+        for until in (half, None):
+            one = fill(VIEW, lazy, alone, until=until, history_s=None)
+            assert fill_by_many(VIEW, lazy, server.url, compute="ray", until=until, history_s=None) == one
+        assert Mark.of(VIEW, there) == Mark.of(VIEW, alone)
+        assert answers(there, entities) == answers(alone, entities)
+        alone.close()
+        there.close()
+    finally:
+        server.stop()
 
 
 def test_an_error_of_a_task_is_the_same_error(cluster: Any) -> None:
