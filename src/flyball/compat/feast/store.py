@@ -15,6 +15,7 @@ import msgspec
 
 from flyball.compat.feast import registry
 from flyball.compat.feast.frames import EVENT_TIME, as_polars, columns_of, rows_of_view
+from flyball.compat.feast.listing import Listing
 from flyball.compat.feast.opening import workspace_of
 from flyball.compat.feast.response import OnlineResponse
 from flyball.compat.feast.retrieval import RetrievalJob
@@ -25,7 +26,7 @@ from flyball.service import filling, online_features
 from flyball.service.feast.words import PushMode
 
 if TYPE_CHECKING:
-    from flyball.features.definitions import OnDemand, Service, Source, View
+    from flyball.features.definitions import Service, Source, View
     from flyball.features.online import OnlineReader
     from flyball.service import Workspace
     from flyball.service.features import Change
@@ -44,7 +45,7 @@ _FED = (
 Features = Sequence[str] | Any  # names, or a FeatureService
 
 
-class FeatureStore:
+class FeatureStore(Listing):
     """The features of a Flyball project (of the folder you stand in, by default) or of a Feast repository.
 
     A repository is carried over to a project below ``.flyball/feast`` and read anew when its files change.
@@ -243,46 +244,6 @@ class FeatureStore:
         for view in defined.live_views(self.ws):
             self.ws.online.clear(view.stored_as)
 
-    def list_entities(self, allow_cache: bool = False, tags: dict[str, str] | None = None) -> list[Any]:
-        return _tagged([registry.entity_words(one) for one in defined.entities(self.ws).values()], tags)
-
-    def list_feature_views(self, allow_cache: bool = False, tags: dict[str, str] | None = None) -> list[Any]:
-        entities, sources = defined.entities(self.ws), defined.sources(self.ws)
-        return _tagged(
-            [registry.view_words(one, entities, sources) for one in defined.views(self.ws).values()], tags
-        )
-
-    list_batch_feature_views = list_feature_views
-
-    def list_on_demand_feature_views(
-        self, allow_cache: bool = False, tags: dict[str, str] | None = None
-    ) -> list[Any]:
-        found = [registry.on_demand_words(one) for one in _on_demand(defined.known(self.ws)).values()]
-        return _tagged(found, tags)
-
-    def list_feature_services(
-        self, allow_cache: bool = False, tags: dict[str, str] | None = None
-    ) -> list[Any]:
-        return _tagged([registry.service_words(one) for one in defined.services(self.ws).values()], tags)
-
-    def list_data_sources(self, allow_cache: bool = False, tags: dict[str, str] | None = None) -> list[Any]:
-        return _tagged([registry.source_words(one) for one in defined.sources(self.ws).values()], tags)
-
-    def get_entity(self, name: str, allow_registry_cache: bool = False) -> Any:
-        return _one(self.list_entities(), "entity", name)
-
-    def get_feature_view(self, name: str, allow_registry_cache: bool = False) -> Any:
-        return _one(self.list_feature_views(), "feature view", name)
-
-    def get_on_demand_feature_view(self, name: str, allow_registry_cache: bool = False) -> Any:
-        return _one(self.list_on_demand_feature_views(), "on-demand feature view", name)
-
-    def get_feature_service(self, name: str, allow_cache: bool = False) -> Any:
-        return _one(self.list_feature_services(), "feature service", name)
-
-    def get_data_source(self, name: str) -> Any:
-        return _one(self.list_data_sources(), "data source", name)
-
     def delete_feature_view(self, name: str) -> None:
         """Forget a view that was applied as an object, and its rows online; applied versions stay in the ledger."""
         views = defined.views(self.ws)
@@ -382,24 +343,6 @@ def _called(features: Iterable[str], full: bool) -> dict[str, str]:
             )
         names[feature] = name
     return names
-
-
-def _on_demand(known: Mapping[str, Any]) -> dict[str, OnDemand]:
-    from flyball.features.definitions import OnDemand
-
-    return {name: one for name, one in known.items() if isinstance(one, OnDemand)}
-
-
-def _tagged(found: list[Any], tags: dict[str, str] | None) -> list[Any]:
-    wanted = (tags or {}).items()
-    return [one for one in found if all(one.tags.get(key) == value for key, value in wanted)]
-
-
-def _one(found: list[Any], noun: str, name: str) -> Any:
-    for one in found:
-        if one.name == name:
-            return one
-    raise NotFound(f"no {noun} {name!r}", nearest(name, [one.name for one in found]), name=name)
 
 
 def _aware(time: datetime | None) -> datetime:
