@@ -18,6 +18,9 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
+from feast.aggregation import Aggregation
+from feast.aggregation.tiling.orchestrator import apply_sawtooth_window_tiling
+from feast.aggregation.tiling.tile_subtraction import convert_cumulative_to_windowed
 from feast.types import Float64, Int64, String
 from feast.value_type import ValueType
 
@@ -133,9 +136,19 @@ def repository(name, folder):
     STORES[name] = made
 
 
+def windows(path, function, window_s, hop_s):
+    """The windows that Feast's tiles give, by their ends."""
+    window, hop = timedelta(seconds=window_s), timedelta(seconds=hop_s)
+    aggregations = [Aggregation(column="x", function=function, time_window=window, name="w")]
+    rows = pq.read_table(path).to_pandas()
+    tiles = apply_sawtooth_window_tiling(rows, aggregations, ["k"], "at", window, hop)
+    found = convert_cumulative_to_windowed(tiles, ["k"], "at", window, aggregations)
+    return {str(end.isoformat()): value for end, value in zip(found["at"], found["w"], strict=True)}
+
+
 CALLS = {
     one.__name__: one
-    for one in (store, repository, historical, materialize, push, online, online_times, remote)
+    for one in (store, repository, historical, materialize, push, online, online_times, remote, windows)
 }
 
 
