@@ -6,23 +6,33 @@ the wall. Feast runs in its own process and times its own calls.
 
 from __future__ import annotations
 
+import json
+import socket
 import struct
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from http.client import HTTPConnection
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from msgspec import to_builtins
 
 from benchmarks.measure import Row, compare, cpu_s, timed, wall_s
+from benchmarks.peers import python_of
 from benchmarks.peers.feast import Feast
 from benchmarks.peers.redis_server import redis_server
 from benchmarks.peers.vectors import Vectors, ViewPlaces, write
 from flyball.core.clock import to_us
+from flyball.core.plan import Plan, ServedFeatures, publish
 from flyball.errors import FlyballError
 from flyball.features import Service, View, count, max, mean, push, sum
 from flyball.features.online import OnlineReader
@@ -56,6 +66,7 @@ def measured(repeats: int) -> list[Row]:
             ("Redis", reads[-1], {"type": "redis", "connection_string": redis.removeprefix("redis://")}),
         ):
             found += _feast(feast, kind, mine, rows, online, Path(folder) / kind, repeats)
+        found += _servers(reads[0], Path(folder), repeats)
         for one in reads:
             one.store.close()
         return found
@@ -233,8 +244,77 @@ def _beside_feast(
     pairs = []
     for _ in range(repeats + 1):
         theirs = feast.call(
-            "online_times", name=f"over_{kind}", features=features, entity_rows=keys, repeats=1
+            "online_times", name=f"over_{kind}", features=features, entity_rows=keys, repeats=1, reads=20
         )["cpu_s"][0]
         pairs.append((clock(ours) * per_s, (theirs if kind == "SQLite" else feast.wall_s / 20) * 1e6))
     what = "one entity" if count == 1 else f"{count} entities"
     return compare(f"8 latest values of {what}, beside Feast over {kind}", unit, pairs[1:])
+
+
+def _servers(reads: _Reads, folder: Path, repeats: int) -> list[Row]:
+    """One worker of ours beside Feast's feature server, asked the same JSON over one kept connection, in turns."""
+    features = ServedFeatures(
+        services={"latest": to_builtins(Service("latest", _VIEW.features))},
+        views={"driver": to_builtins(_VIEW)},
+    )
+    publish(Plan(generation=1, online=reads.url, features=features), folder / "run" / "plan.json")
+    port = _free_port()
+    ours = [sys.executable, "-m", "flyball.serve.supervisor", "--plan", folder / "run" / "plan.json"]
+    ours += ["--log", folder / "log", "--port", port, "--workers", "1"]
+    theirs_port = _free_port()
+    theirs = [python_of("feast").with_name("feast"), "-c", folder / "SQLite", "serve", "-p", theirs_port]
+    rows = []
+    with _running(ours, port), _running(theirs, theirs_port):
+        mine, other = HTTPConnection("127.0.0.1", port), HTTPConnection("127.0.0.1", theirs_port)
+        for many in (1, _MANY):
+            names = [f"driver:{name}" for name in _COLUMNS]
+            body = json.dumps({"features": names, "entities": {"driver": list(range(many))}}).encode()
+            assert _values(_post(mine, body)) == _values(_post(other, body)), "the answers differ"
+            ask, beside = (_times(20, partial(_post, one, body)) for one in (mine, other))
+            what = f"HTTP: 8 latest values of {many} in Feast's JSON, beside Feast's server over SQLite"
+            rows.append(timed(what, ask, beside, repeats=repeats, unit="us", per_s=1e6 / 20, clock=wall_s))
+    return rows
+
+
+def _post(connection: HTTPConnection, body: bytes) -> Any:
+    connection.request("POST", "/get-online-features", body, {"content-type": "application/json"})
+    answer = connection.getresponse()
+    text = answer.read()
+    assert answer.status == 200, text
+    return text
+
+
+def _values(text: bytes) -> dict[str, Any]:
+    found = json.loads(text)
+    return {
+        name: one["values"]
+        for name, one in zip(found["metadata"]["feature_names"], found["results"], strict=True)
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def _running(command: Sequence[Any], port: int) -> Iterator[None]:
+    """A server that answers on its port, ended afterwards."""
+    server = subprocess.Popen(
+        [str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        until = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                if time.monotonic() > until or server.poll() is not None:
+                    raise RuntimeError(f"{command[0]} does not start") from None
+                time.sleep(0.1)
+        yield
+    finally:
+        server.terminate()
+        server.wait(30)

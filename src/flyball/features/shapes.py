@@ -58,10 +58,11 @@ class Shaped:
 
     def times(self, feature: str) -> list[str | None]:
         """When the newest row that entered each value happened, ISO 8601 in UTC."""
-        return [
-            None if time == NEVER else from_us(time).isoformat().replace("+00:00", "Z")
-            for time in self.times_us[:, self.place(feature)].tolist()
-        ]
+        said: dict[int, str | None] = self.__dict__.setdefault("_said", {NEVER: None})
+        found = self.times_us[:, self.place(feature)].tolist()
+        for time in set(found) - said.keys():  # of one row, all features happened at once
+            said[time] = from_us(time).isoformat().replace("+00:00", "Z")
+        return [said[time] for time in found]
 
     def to_numpy(self) -> Floats:
         """``(entities, features)`` float64, NaN for null; texts are codes."""
