@@ -7,6 +7,7 @@ run goes on where the last whole batch ended, and a batch that comes again chang
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import msgspec
@@ -122,18 +123,33 @@ def fill(
     end = to_us(until) if until is not None else _EVER
     span = _look(frame, after, end, to_us(latest) if latest is not None else _EVER, reached)
     moving = _Moving(view, mark, span, after)
-    done = new = 0
-    for batch, whole in _batches(frame, span, batch_rows, min(batch_rows, store.batch_rows)):
+    batches = _batches(frame, span, batch_rows, min(batch_rows, store.batch_rows))
+
+    def take() -> tuple[Rows, int, dict[str, bytes]] | None:
+        batch, whole = next(batches, (None, False))
+        if batch is None:
+            return None
         part = batch.drop(_KNOWN, _HAPPENED)
         if check is not None:
             check(part)
-        rows = packed(events_of(view, part))
-        if seen is not None:
-            seen(rows)
-        new += put(view, rows, store, history_s=history_s, marks=moving.past(batch, whole))
-        done += batch.height
-        if progress is not None:
-            progress(done, span.rows)
+        return packed(events_of(view, part)), part.height, moving.past(batch, whole)
+
+    done = new = 0
+    with ThreadPoolExecutor(
+        1, "filling"
+    ) as ahead:  # makes the next batch ready while the store takes this one
+        taken = ahead.submit(take).result()
+        while taken is not None:
+            rows, height, marks = taken
+            counted = ahead.submit(seen, rows) if seen is not None else None
+            following = ahead.submit(take)
+            new += put(view, rows, store, history_s=history_s, marks=marks)
+            done += height
+            if progress is not None:
+                progress(done, span.rows)
+            if counted is not None:
+                counted.result()
+            taken = following.result()
     behind = "" if mark is None else _behind(mark, span)
     return Filled(rows=done, new=new, held_back=span.held_back, until_us=moving.until_us, behind=behind)
 
