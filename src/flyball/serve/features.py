@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -73,6 +74,7 @@ class FeatureAnswers:
         self._known: Mapping[str, Any] | None = None
         self._patience: Any = None
         self._readers: dict[Any, VectorReader] = {}
+        self._called: WeakKeyDictionary[VectorReader, dict[bool, dict[str, str]]] = WeakKeyDictionary()
 
     def answer(self, service: str, body: bytes) -> bytes:
         """``POST /features/{service}``: values, statuses and times by feature; of a list of entities, lists."""
@@ -116,8 +118,12 @@ class FeatureAnswers:
         reader = self._reader(
             asked.feature_service or tuple(name.replace("@v", "@") for name in asked.features)
         )
+        names, full = self._called.setdefault(reader, {}), asked.full_feature_names
+        called = names.get(full)
+        if called is None:
+            called = names[full] = _called(reader, full=full)
         found = self._read(reader, asked.entities, asked.entities, time.time_ns() // 1000)
-        return _encode(_as_feast(reader, found, asked))
+        return _encode(_as_feast(reader, found, asked, called))
 
     def _read(self, reader: VectorReader, entities: Any, fields: Any, at_us: int) -> Vectors:
         from flyball.features.patience import read
@@ -184,7 +190,9 @@ def _placed(error: Invalid, reader: VectorReader, alone: bool) -> Invalid:
     return Invalid(what, error.hint, field=f"{kind}.{name}" if alone else f"{kind}[{row}].{name}")
 
 
-def _as_feast(reader: VectorReader, found: Vectors, asked: FeastBody) -> dict[str, Any]:
+def _as_feast(
+    reader: VectorReader, found: Vectors, asked: FeastBody, called: Mapping[str, str]
+) -> dict[str, Any]:
     """Keys first, then request fields, then features: those of one view together, what is computed last."""
     request = [field.name for field in reader.service.request]
     given = [name for name in asked.entities if name in reader.entities or name in request]
@@ -198,8 +206,8 @@ def _as_feast(reader: VectorReader, found: Vectors, asked: FeastBody) -> dict[st
         for name in given
     ]
     names = list(given)
-    for feature, called in _called(reader, full=asked.full_feature_names).items():
-        names.append(called)
+    for feature, name in called.items():
+        names.append(name)
         place = found.place(feature)
         results.append(
             {
