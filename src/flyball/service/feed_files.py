@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from flyball.errors import Conflict, Unavailable
-from flyball.stores.tables import Table, Tables
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from flyball.stores.tables import Table, Tables
 
 _MERGED = ".all.parquet"
 _KEY = "flyball"
