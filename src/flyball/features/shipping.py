@@ -63,8 +63,9 @@ def packed(one: OnDemand) -> tuple[OnDemand, bytes]:
 
 def take(definitions: Iterable[Any] | Mapping[str, Any], get: Callable[[str], bytes]) -> None:
     """Make the code of these definitions ready; ``get`` reads a blob by its digest. Runs nothing yet."""
+    one: Any
     for one in definitions.values() if isinstance(definitions, Mapping) else definitions:
-        code = one.code if isinstance(one, OnDemand) else one.get("code", "")
+        code = one.code if isinstance(one, OnDemand) else str(one.get("code", ""))
         if not code or code in _taken:
             continue
         data = get(code)

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from flyball.errors import Invalid
 from flyball.features.expressions.meaning import FIRST_US, LARGEST, LAST_US, NUMBER, TIME, WHOLE
 
+_UTC = ZoneInfo("UTC")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _DAY_US = 86_400_000_000
@@ -52,7 +53,16 @@ def as_text(value: Any, name: str) -> str:
 def as_time(value: Any, name: str) -> int | None:
     """Microseconds since 1970, UTC, of a time (UTC without a zone), a date (its midnight), or microseconds."""
     if isinstance(value, datetime):
-        found = ((value if value.tzinfo else value.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND
+        zone = value.tzinfo
+        if (
+            zone is None or zone is UTC or zone is _UTC
+        ):  # a subtraction asks zoneinfo's zones in Python: 1 us more
+            seconds = (
+                (value.toordinal() - 719163) * 86400 + value.hour * 3600 + value.minute * 60 + value.second
+            )
+            found = seconds * 1_000_000 + value.microsecond
+        else:
+            found = (value - _EPOCH) // _MICROSECOND
     elif isinstance(value, date):
         found = (value.toordinal() - 719163) * _DAY_US
     elif isinstance(value, int) and not isinstance(value, bool):
