@@ -7,6 +7,7 @@ and a store that does not answer is left alone for a moment; declared defaults s
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from flyball.features.vectors import VectorReader, Vectors
     from flyball.stores.online import OnlineStore, Reading
 
+log = logging.getLogger(__name__)
 _MOST_READERS = 256  # of services named on the spot; the oldest makes room
 _STATUSES = (
     "INVALID",
@@ -57,8 +59,13 @@ class LateStore:
         return self._store.begin()
 
     def forget(self) -> None:
-        """Open it anew when it is next asked."""
-        self._store = None
+        """Let go of it; it is opened anew when it is next asked."""
+        store, self._store = self._store, None
+        if store is not None:
+            try:
+                store.close()
+            except (FlyballError, OSError) as error:  # it is broken already
+                log.debug("the online store could not be closed", extra={"because": str(error)})
 
 
 class FeatureAnswers:

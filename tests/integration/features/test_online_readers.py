@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
+import socket
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,9 +15,12 @@ import polars as pl
 import pytest
 
 from flyball.core.clock import to_us
+from flyball.errors import Unavailable
 from flyball.features import Service, View, count, push, sum
 from flyball.features.online import OnlineReader
 from flyball.features.vectors import VectorReader
+from flyball.service.online_features import get_online_features_async
+from flyball.service.workspace import Workspace
 from flyball.stores.online import open_online
 from tests.redis_servers import RedisServer
 
@@ -83,3 +89,36 @@ def test_readers_see_whole_batches_only_and_never_an_older_one(url: str) -> None
         assert not wrong
         assert last == BATCHES - 1
         assert reads > 3, "they read while it wrote"
+
+
+def test_an_event_loop_goes_on_while_a_redis_hangs(tmp_path: Path) -> None:
+    """The wait is bounded and in a thread; a read that comes right after does not wait at all."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(64)
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0?timeout_ms=300"
+        settings = f'[project]\nname = "p"\ndefinitions = ["defs.py"]\n\n[stores]\nonline = "{url}"\n'
+        (tmp_path / "flyball.toml").write_text(settings)
+        (tmp_path / "defs.py").write_text(
+            "from flyball.features import View\n"
+            'shop = View("shop", ("shop",), "sales", "at", columns=("price",), defaults={"price": 9.0})\n'
+            'bare = View("bare", ("shop",), "sales", "at", columns=("price",))\n'
+        )
+        ws = Workspace.open(tmp_path)
+
+        async def ask() -> tuple[int, float]:
+            reading = asyncio.create_task(get_online_features_async({"shop": ["a"]}, "shop:price", ws=ws))
+            ticks = 0
+            while not reading.done():
+                await asyncio.sleep(0.001)
+                ticks += 1
+            found = (await reading).to_dict(keys=False)
+            assert found == {"shop:price": [9.0]}
+            began = time.monotonic()
+            with pytest.raises(Unavailable):
+                await get_online_features_async({"shop": ["a"]}, "bare:price", ws=ws)
+            return ticks, time.monotonic() - began
+
+        ticks, took_s = asyncio.run(ask())
+        assert ticks > 20
+        assert took_s < 0.25, "it rests"
