@@ -6,6 +6,7 @@ import json
 from hashlib import blake2b
 from pathlib import Path
 
+from flyball import __version__
 from flyball.core.config import FILE
 from flyball.errors import NotFound
 from flyball.service import Workspace
@@ -35,23 +36,20 @@ def workspace_of(repo_path: str | Path | None) -> Workspace:
 def _carried(root: Path) -> Path:
     from flyball.service.feast.reading import files_of, read
     from flyball.service.feast.translating import translate
-    from flyball.service.feast.writing import code_for
+    from flyball.service.feast.writing import code_for, put
 
     place = root / PLACE
     files = [root / "feature_store.yaml", *files_of(root)]
     state = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    stamp = blake2b(json.dumps(state).encode(), digest_size=16).hexdigest()
+    stamp = blake2b(json.dumps([__version__, state]).encode(), digest_size=16).hexdigest()
     noted = place / ".stamp"
     if noted.is_file() and noted.read_text() == stamp:
         return place
     found = translate(read(root))
-    place.mkdir(parents=True, exist_ok=True)
     code = code_for(found, place, origin=str(root))
     for file, text in (("features.py", code), (FILE, _settings(found.project)), (".stamp", stamp)):
         if file != FILE or not (place / file).is_file():  # a person may have set stores there
-            staged = place / f"{file}.part"
-            staged.write_text(text)
-            staged.replace(place / file)
+            put(place / file, text)
     return place
 
 

@@ -14,7 +14,7 @@ from flyball.service import Workspace, features
 from flyball.service.feast import words
 from flyball.service.feast.facts import facts_of
 from flyball.service.feast.translating import Translated, translate
-from flyball.service.feast.writing import code_for
+from flyball.service.feast.writing import code_for, put
 from flyball.service.workspace import APPLIED
 
 _FEAST = {
@@ -102,15 +102,8 @@ def _own(ws: Workspace, table: str) -> Mapping[str, Any]:
 
 def _keep(ws: Workspace, found: Translated) -> None:
     """Both files renamed into place; the workspace reads its definitions anew."""
-    ws.state.mkdir(parents=True, exist_ok=True)
-    code = code_for(found, ws.root)
-    for file, content in (
-        (ws.state / "applied.json", msgspec.json.encode(found)),
-        (ws.root / APPLIED, code.encode()),
-    ):
-        staged = file.with_name(f".{file.name}.part")
-        staged.write_bytes(content)
-        staged.replace(file)
+    put(ws.state / "applied.json", msgspec.json.encode(found))
+    put(ws.root / APPLIED, code_for(found, ws.root))
     ws.__dict__.pop("definitions", None)
 
 

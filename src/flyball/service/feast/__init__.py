@@ -55,7 +55,7 @@ def import_feast(
     """
     from flyball.service.feast.reading import read
     from flyball.service.feast.translating import translate
-    from flyball.service.feast.writing import code_for
+    from flyball.service.feast.writing import code_for, put
 
     if not path:
         raise Invalid("no repository is named", "flyball features import-feast PATH")
@@ -66,9 +66,7 @@ def import_feast(
             f"{file} is there already", "name another with --out, or --overwrite it", path=str(file)
         )
     code = code_for(found, file.parent, origin=str(Path(path)))
-    staged = file.with_name(f".{file.name}.part")
-    staged.write_text(code)
-    staged.replace(file)
+    put(file, code)
     return _carried(found, str(file))
 
 

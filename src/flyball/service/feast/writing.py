@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import builtins
 import keyword
+import os
 import re
 import textwrap
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from flyball.errors import Unavailable
 from flyball.features.definitions import View
 from flyball.features.expressions import Expr
 from flyball.service.feast.translating import Note, PlainFunction, Translated
@@ -28,6 +31,23 @@ _UNITS = ((86400, "86400"), (3600, "3600"), (60, "60"))
 def code_for(found: Translated, base: Path, *, origin: str = "") -> str:
     """The file's text; paths below ``base``, the folder it will lie in, are written relative to it."""
     return _File(found, base.resolve(), origin).text()
+
+
+def put(file: Path, text: str | bytes) -> None:
+    """The text in the file's place, whole or not at all; :class:`Unavailable` where it can't be written."""
+    staged = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        staged.write_bytes(text if isinstance(text, bytes) else text.encode())
+        staged.replace(file)
+    except OSError as error:
+        with suppress(OSError):
+            staged.unlink(missing_ok=True)
+        raise Unavailable(
+            f"{file} can't be written: {error.strerror or error}",
+            "free some space, or name another place",
+            path=str(file),
+        ) from error
 
 
 class _File:

@@ -11,7 +11,7 @@ import msgspec
 import polars as pl
 import pytest
 
-from flyball.errors import Conflict, Invalid, NotFound
+from flyball.errors import Conflict, Invalid, NotFound, Unavailable
 from flyball.features.definitions import Entity, OnDemand, Service, Source, View
 from flyball.features.on_demand import compile_vector, compute_frame
 from flyball.service.feast import import_feast
@@ -261,4 +261,6 @@ def test_the_verb_writes_once_and_says_what_came_of_it(tmp_path: Path) -> None:
     with pytest.raises(Conflict, match="is there already"):
         import_feast(str(tmp_path), str(out))
     import_feast(str(tmp_path), str(out), overwrite=True)
+    with pytest.raises(Unavailable, match="can't be written"):
+        import_feast(str(tmp_path), str(out / "below" / "features.py"))
     assert msgspec.json.decode(msgspec.json.encode(made))["views"] == ["trips"]
