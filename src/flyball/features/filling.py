@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import Any, overload
 
 import msgspec
 import polars as pl
 
+from flyball import bound
 from flyball.core.clock import to_us
+from flyball.errors import Invalid
 from flyball.features.definitions import View
 from flyball.features.events import Frame, events_of
 from flyball.features.rows import packed
@@ -62,6 +65,7 @@ class Filled(msgspec.Struct, frozen=True, kw_only=True):
     behind: str = ""  # how the source changed among rows that were filled before
 
 
+@overload
 def push(
     view: View,
     rows: pl.DataFrame,
@@ -69,16 +73,39 @@ def push(
     *,
     history_s: int | None = HISTORY_S,
     marks: Mapping[str, bytes] | None = None,
-) -> int:
+) -> int: ...
+
+
+@overload
+def push(view: str, rows: Any, **options: Any) -> Any: ...
+
+
+def push(
+    view: View | str,
+    rows: Any,
+    store: OnlineStore | None = None,
+    *,
+    history_s: int | None = HISTORY_S,
+    marks: Mapping[str, bytes] | None = None,
+    **options: Any,
+) -> Any:
     """Add rows of a view's source to the store, all or none; returns how many were new.
 
     A row pushed twice counts once; order does not matter. Reads stay right for every t from ``history_s`` before the
     oldest known time of the newest batch; what only an earlier t could need may be dropped. ``None`` keeps all.
     ``marks`` are set in the same transaction, also when no row is left.
+
+    The name of a source or view in place of the view, and no store: rows of the project, offline and online, as
+    ``flyball features push`` takes them (a list of dictionaries, or a frame of any library).
     """
+    if isinstance(view, str):
+        return bound("filling", "push")(view, rows, **options)
+    if store is None:
+        raise Invalid(f"view {view.name!r}: push needs a store", f"or push({view.name!r}, rows)")
     return put(view, packed(events_of(view, rows)), store, history_s=history_s, marks=marks)
 
 
+@overload
 def materialize(
     view: View,
     source: Frame,
@@ -87,10 +114,37 @@ def materialize(
     since: datetime | None = None,
     until: datetime | None = None,
     history_s: int | None = HISTORY_S,
-) -> int:
+) -> int: ...
+
+
+@overload
+def materialize(view: str = "", **options: Any) -> Any: ...
+
+
+def materialize(
+    view: View | str = "",
+    source: Frame | None = None,
+    store: OnlineStore | None = None,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    history_s: int | None = HISTORY_S,
+    **options: Any,
+) -> Any:
     """Bring rows that became known in ``(since, until]`` into the store, wherever its mark stands; returns how many
     were new. May be repeated or resumed at any point.
+
+    Names of views (or nothing: all) in place of the view: those of the project, from where each was left, as
+    ``flyball features materialize`` does.
     """
+    if isinstance(view, str):
+        times = {"since": since, "until": until}
+        said = {name: one.isoformat() for name, one in times.items() if one is not None}
+        return bound("filling", "materialize")(view, **said, **options)
+    if source is None or store is None:
+        raise Invalid(
+            f"view {view.name!r}: materialize needs a source and a store", f"or materialize({view.name!r})"
+        )
     return fill(view, source, store, since=since or _BEGINNING, until=until, history_s=history_s).new
 
 

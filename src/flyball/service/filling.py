@@ -364,6 +364,8 @@ def _frame(feed: Feed, rows: Any, *, texts: bool) -> pl.DataFrame:
 
     from flyball.features.messages import Schema
 
+    if not isinstance(rows, list | pl.DataFrame):
+        rows = pl.DataFrame(rows)  # of pandas or Arrow
     if isinstance(rows, pl.DataFrame):
         clocks = {name for view in feed.views for name in (view.happened, view.known)}
         spelt = [name for name in clocks if rows.schema.get(name) == pl.String]

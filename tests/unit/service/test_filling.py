@@ -1,6 +1,7 @@
 """The verbs that fill the online store."""
 
 from collections.abc import Iterator
+from contextvars import copy_context
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from flyball import features
 from flyball.core.records import Report
 from flyball.errors import Invalid, NotFound, Refused
 from flyball.heal.incidents import open_of
@@ -189,3 +191,36 @@ def test_unknown_names_say_what_is_near(fed: Workspace) -> None:
         push("click", [event(0)], ws=fed)
     with pytest.raises(Invalid, match="sideways"):
         push("clicks", [event(0)], to="sideways", ws=fed)
+
+
+def test_the_features_part_pushes_and_materializes_by_name(fed: Workspace) -> None:
+    copy_context().run(_by_name, fed)
+
+
+def _by_name(fed: Workspace) -> None:
+    fed.use()
+    assert features.push("clicks", [event(n) for n in range(30)]).rows == 30
+    assert features.push("spent", table([event(n) for n in range(30, 60)]).to_pandas(), batch="b").rows == 30
+    assert [one.rows for one in features.materialize("spent", rebuild=True)] == [60]
+    agree(fed, table([event(n) for n in range(60)]))
+    with pytest.raises(Invalid, match="needs a store"):
+        features.push(views(fed)["spent"], table([event(0)]))  # type: ignore[call-overload]  # what a person may try
+
+
+def test_a_text_is_read_back_as_a_text_and_a_command_line_spells_numbers(tmp_path: Path) -> None:
+    more = feeding.DEFINITIONS.replace(
+        'columns=("amount",)', 'columns=("amount", "city"), types={"city": "BYTES"}'
+    )
+    ws = feeding.project(tmp_path / "t", definitions=more)
+    spelt = {name: str(value) for name, value in event(0).items()}
+    push("clicks", {**spelt, "city": "Bern"}, ws=ws)
+    asked = pl.DataFrame({"user": ["u0"], "page": [0], "at": [START + timedelta(hours=1)]})
+    assert feeding.online(ws, views(ws), asked)[0][:2] == [0.0, "Bern"]
+    (facts,) = [one for one in _filled(ws) if one["column"] == "city"]
+    assert facts["distinct"] == 1
+    feeding.close(ws)
+
+
+def _filled(ws: Workspace) -> list[dict[str, Any]]:
+    materialize("spent", rebuild=True, ws=ws)
+    return stats("spent", ws=ws)
