@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from flyball.errors import Invalid, NotFound, nearest
@@ -250,3 +252,13 @@ def typed(value: Any, kind: str, one: OnDemand, name: str) -> Any:
 
 def _whole(value: Any, bits: int) -> int | None:
     return int(value) if value is not None and -(2.0**bits) <= value < 2.0**bits else None
+
+
+class _Called(ModuleType):
+    """``fb.features.on_demand`` is the decorator, but this module once that is imported: so it may be called too."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return on_demand(*args, **options)
+
+
+sys.modules[__name__].__class__ = _Called

@@ -19,7 +19,7 @@ import polars as pl
 
 from flyball.features.definitions import OnDemand, Vector, View
 from flyball.features.expressions.batch import apply
-from flyball.features.expressions.kinds import check_derived, column_kinds
+from flyball.features.expressions.kinds import check_derived, column_kinds, condition
 from flyball.features.expressions.rows import compile_row
 from flyball.features.expressions.tree import Expr, columns_of, walk
 from flyball.features.in_batch import computed
@@ -81,7 +81,7 @@ class Ways(msgspec.Struct, frozen=True):
     def installed(cls) -> Ways:
         """The row function and Polars always; DuckDB and numba where they are installed."""
         ways: dict[str, Any] = {"row": _by_row, "polars": _by_polars}
-        if find_spec("duckdb") is not None:
+        if find_spec("duckdb") is not None and find_spec("pyarrow") is not None:
             ways["duckdb"] = _by_duckdb
         if find_spec("numba") is not None:
             ways["numba"] = _by_numba
@@ -105,6 +105,8 @@ def verify(
         return Verified(one.name, rows, tuple(ways.by_name), tuple(one.features), disagreement=found)
     expressions = {**one.derived, **({"where": one.where} if one.where is not None else {})}
     types = {**one.types, **check_derived(one.derived, one.where, one.types)}
+    if one.where is not None:
+        types |= condition(one.where, types)
     found = disagreement(expressions, types, ways, rows, chance)
     engines = tuple(ways.by_name) if expressions else ()
     if found is not None:

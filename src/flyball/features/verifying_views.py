@@ -13,7 +13,7 @@ import polars as pl
 
 from flyball.core.clock import to_us
 from flyball.features.definitions import Service, View
-from flyball.features.expressions.kinds import check_derived, column_kinds
+from flyball.features.expressions.kinds import check_derived, column_kinds, condition
 from flyball.features.filling import push
 from flyball.features.offline import point_in_time
 from flyball.features.online import OnlineReader
@@ -63,9 +63,11 @@ def events_for(view: View, rows: int, chance: random.Random) -> pl.DataFrame:
     types = {name: kind for name, kind in view.types.items() if name not in view.derived}
     clocks = dict.fromkeys((view.happened, view.known), "t")
     source = [name for name in view.needed_columns if name not in (*view.entity, *clocks)]
-    used = column_kinds(
-        expressions, {**types, **clocks, **check_derived(view.derived, view.where, {**view.types, **clocks})}
-    )
+    known = {**types, **clocks}
+    known |= check_derived(view.derived, view.where, {**view.types, **clocks})
+    if view.where is not None:
+        known |= condition(view.where, known)
+    used = column_kinds(expressions, known)
     kinds = {name: _KINDS.get(types.get(name, ""), used.get(name, "n")) for name in source}
     literals = [one for expression in expressions for one in literals_of(expression)]
     made = generated(kinds, rows, chance, literals)

@@ -84,6 +84,14 @@ def test_whole_numbers_of_a_request_are_numbers_like_others() -> None:
     assert dict(zip(compute.features, together[0], strict=True))["ratio:ratio"] == 0.5
 
 
+def test_the_decorator_is_called_by_its_public_name_before_and_after_the_module_is_imported() -> None:
+    import flyball as fb
+
+    for _ in range(2):
+        made = fb.features.on_demand(inputs=("a",), outputs=("b",))(abs)
+        assert (made.features, made.python) == (("abs:b",), "builtins:abs")
+
+
 def test_an_empty_training_set_has_the_columns() -> None:
     found = vector("twice:sum", "scored:score", "ratio:ratio")
     assert compute_frame(found, pl.DataFrame(schema=SCHEMA)).height == 0

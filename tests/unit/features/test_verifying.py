@@ -28,6 +28,15 @@ def test_a_right_view_has_one_meaning_online_and_offline() -> None:
     assert (found.questions, found.checked[:3]) == (150, ("late", "hour", "where"))
 
 
+def test_a_bare_flag_is_a_condition() -> None:
+    view = View(
+        "v", ("k",), "s", "at", columns=("x",), where=col("flag"), derived={"ok": ~col("flag") | col("sure")}
+    )
+    found = verify(view, rows=60)
+    assert found.disagreement is None
+    assert found.questions == 60
+
+
 def test_right_on_demand_features_have_one_meaning() -> None:
     found = verify(RATE, rows=300)
     assert found.disagreement is None

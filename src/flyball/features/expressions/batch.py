@@ -9,7 +9,7 @@ import polars as pl
 
 from flyball.errors import Invalid, nearest
 from flyball.features.expressions import scalars
-from flyball.features.expressions.kinds import Typed, by_dependence, check, column_kinds
+from flyball.features.expressions.kinds import Typed, by_dependence, column_kinds, condition
 from flyball.features.expressions.meaning import (
     EXP_MOST,
     FINITE,
@@ -47,9 +47,7 @@ def apply(
     if where is None:
         return frame
     declared = _declared(frame, [where], types)
-    if check(where, declared) != "BOOL":
-        raise Invalid(f"where={where!r} is no condition", "compare it: col('amount') > 0")
-    staged = Staged(column_kinds([where], declared), frame.collect_schema())
+    staged = Staged(condition(where, declared), frame.collect_schema())
     kept = staged.output(where)
     return staged.before(frame).filter(kept).drop(staged.temporary)
 

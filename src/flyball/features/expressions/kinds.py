@@ -37,6 +37,14 @@ def check(expression: Expr, types: Mapping[str, str] = {}, columns: Iterable[str
     return {"n": "FP64", "b": "BOOL", "s": "BYTES", "t": "TIME"}[Typed(kinds).of(expression)]
 
 
+def condition(where: Expr, types: Mapping[str, str]) -> Kinds:
+    """The kinds of the columns a condition reads; what is no condition is refused."""
+    kinds = column_kinds([where], types, "b")
+    if Typed(kinds).of(where) != "b":
+        raise Invalid(f"where={where!r} is no condition", "compare it: col('amount') > 0")
+    return kinds
+
+
 def by_dependence(derived: Mapping[str, Expr]) -> list[dict[str, Expr]]:
     """Derived columns in layers, each after those it reads; a circle is refused by its names."""
     left, layers = dict(derived), list[dict[str, Expr]]()
@@ -49,7 +57,7 @@ def by_dependence(derived: Mapping[str, Expr]) -> list[dict[str, Expr]]:
             names = " -> ".join(circle[circle.index(circle[-1]) :])
             raise Invalid(
                 f"derived columns read one another in a circle: {names}",
-                "a column of its own name is a new one",
+                "name it otherwise than what it reads",
             )
         layers.append(layer)
         left = {name: one for name, one in left.items() if name not in layer}
@@ -70,13 +78,15 @@ def check_derived(
         if name in types and (types[name] == "BYTES") != (found[name] == "BYTES"):
             raise Invalid(f"derived column {name!r} is declared {types[name]}, but {derived[name]!r} is {found[name]}",
                           "BYTES is a text; a time has .dt.epoch()")  # fmt: skip
-    if where is not None and check(where, found) != "BOOL":
-        raise Invalid(f"where={where!r} is no condition", "compare it: col('amount') > 0")
+    if where is not None:
+        condition(where, found)
     return {name: found[name] for name in derived}
 
 
-def column_kinds(expressions: Iterable[Expr], types: Mapping[str, str] = {}) -> Kinds:
-    """The kind of every column that these expressions read."""
+def column_kinds(
+    expressions: Iterable[Expr], types: Mapping[str, str] = {}, wanted: str | None = None
+) -> Kinds:
+    """The kind of every column that these expressions read; ``wanted`` is what they are to give, if that is known."""
     expressions = list(expressions)
     declared = {name: _DECLARED.get(kind, kind) for name, kind in types.items()}
     names = [cast("str", node.args[0]) for one in expressions for node in walk(one) if node.op == "col"]
@@ -84,7 +94,7 @@ def column_kinds(expressions: Iterable[Expr], types: Mapping[str, str] = {}) -> 
     while True:
         before = len(found)
         for one in expressions:
-            _push(one, None, Typed(found, strict=False))
+            _push(one, wanted, Typed(found, strict=False))
         if len(found) == before:
             break
     found.update({name: "n" for name in names if name not in found})

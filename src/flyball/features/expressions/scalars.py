@@ -14,9 +14,12 @@ from zoneinfo import ZoneInfo
 from flyball.errors import Invalid
 from flyball.features.expressions.meaning import FIRST_US, LARGEST, LAST_US, NUMBER, TIME, WHOLE
 
-_UTC = ZoneInfo("UTC")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+try:
+    _UTC: Any = ZoneInfo("UTC")  # what Polars gives
+except LookupError:  # no database of time zones: nothing has that zone
+    _UTC = UTC
 _DAY_US = 86_400_000_000
 _QUARTER_US = 900_000_000
 _NUMBER, _TIME = re.compile(NUMBER), re.compile(TIME)

@@ -533,6 +533,8 @@ def _check_values(op: str, args: tuple[Any, ...]) -> None:
         raise Invalid("a mapping names values, each with what it becomes", 'like .map({"UA": 1, "AA": 2})')
     if op == "is_in" and (len(args) < 2 or None in args[1:]):
         raise Invalid("is_in takes at least one literal and no None", "| x.is_null() for null")
+    if op == "time" and not -62_135_510_400_000_000 <= args[0] < 253_402_214_400_000_000:
+        raise Invalid("a time before the year 1 or after 9999", "null is None")
     if op == "hash_bucket" and not 1 <= args[1] <= 1 << 31:
         raise Invalid(f"{args[1]} buckets", "1 to 2**31")
     if op == "round" and not 0 <= args[1] <= 15:
@@ -550,6 +552,8 @@ def _check_values(op: str, args: tuple[Any, ...]) -> None:
 
 
 def _check_zone(name: str) -> None:
+    if name == "UTC":  # also where no database of time zones is installed
+        return
     from zoneinfo import ZoneInfo, available_timezones
 
     try:

@@ -157,6 +157,10 @@ def test_apply_keeps_rows_that_are_true_and_adds_columns_that_read_one_another()
         assert found.to_dict(as_series=False) == {
             "a": [2, None, 4], "s": [None, "y", "z"], "double": [4.0, None, 8.0], "big": [True, None, True],
         }  # fmt: skip
+    flags = pl.DataFrame({"flag": [True, None, False], "number": [1, 0, 2]})
+    assert apply(flags, {}, col("flag")).height == 1
+    with pytest.raises(Invalid, match="no condition"):
+        apply(flags, {}, col("number"))
     assert apply(frame, {"one": lit(1)})["one"].to_list() == [1.0] * 4
     assert apply(frame.clear(), derived, col("big")).shape == (0, 4)
 
