@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flyball.core.clock import to_us
@@ -305,7 +305,18 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 _prefixes = itertools.count()
 
 
+_EARLY = {
+    "shop": "a", "till": 1, "happened": at(0), "known": at(0), "price": None, "pieces": None, "open": True,
+    "city": "Ulm", "sale": 0,
+}  # fmt: skip
+
+
 @given(source=tables(anything), asked=questions, cuts=batches)
+@example(  # a late row that closes no chunk
+    source=[{**_EARLY, "happened": at(1), "known": at(1)}, *[_EARLY] * 4],
+    asked=[{"shop": "a", "till": 1, "at": at(0)}],
+    cuts=[1],
+)
 @settings(max_examples=12, deadline=None)
 def test_redis_answers_to_the_last_bit_as_lmdb_does(
     redis_url: str, source: list, asked: list, cuts: list

@@ -404,17 +404,21 @@ class _Plan:
 
     def _rewrite(self, key: bytes, tail: memoryview | None, generation: bytes, rows: Any) -> int:
         """Rows that are late, or make a tail too long: all chunks from the first touched are built anew."""
-        layout, touched = self._layout, []
+        layout, touched, late = self._layout, [], False
         if tail is not None:
             first_us = int(rows.view("<i8")[0, 0])
-            if first_us < layout.word.unpack_from(tail, layout.start)[0]:
+            late = first_us < layout.word.unpack_from(tail, layout.start)[0]
+            if late:
                 touched = self._from(key, first_us)
-                generation = self._next()
         chunks, new = rebuilt(
             layout, [*(chunk for _, chunk in touched), *([] if tail is None else [tail])], rows
         )
         if not new:
             return 0
+        if late and (touched or chunks[:-1]):
+            generation = (
+                self._next()
+            )  # closed chunks are others now than those the tail from before goes with
         self._gone += [(key, begins_us) for begins_us, _ in touched]
         self._put += [(key, _begins(begins_us) + chunk) for begins_us, chunk in chunks[:-1]]
         if chunks[:-1] or touched:
