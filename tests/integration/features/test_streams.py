@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -15,6 +16,8 @@ import polars as pl
 import pytest
 
 from flyball.core.records import Report
+from flyball.errors import Unavailable
+from flyball.heal.incidents import open_of
 from flyball.service.features import views
 from flyball.service.feeds import Feed
 from flyball.service.streaming import KIND, run
@@ -29,14 +32,9 @@ BROKERS = {"kafka": brokers.kafka, "nats": brokers.nats, "redis": brokers.redis,
 
 
 @pytest.fixture(scope="module", params=list(BROKERS))
-def broker_of(request: pytest.FixtureRequest) -> Iterator[Broker]:
+def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     with BROKERS[request.param]() as broker:
         yield broker
-
-
-@pytest.fixture
-def broker(broker_of: Broker, request: pytest.FixtureRequest) -> Broker:
-    return broker_of
 
 
 def rows_of(ws: Workspace) -> pl.DataFrame:
@@ -55,7 +53,7 @@ def agree(ws: Workspace, events: list[dict[str, Any]]) -> None:
 def test_events_land_on_both_sides_and_a_killed_reader_goes_on(broker: Broker, tmp_path: Path) -> None:
     """One test a broker: brokers are slow to start and a stream has one past."""
     ws = feeding.project(tmp_path / "p", broker.url)
-    events = [event(n) for n in range(1500)]
+    events = [event(n) for n in range(660)]
     broker.send(events[:40])
     (done,) = run(ws, idle_s=1.0)
     assert (done.rows, done.bad, done.messages) == (40, 0, 40)
@@ -80,7 +78,7 @@ def test_events_land_on_both_sides_and_a_killed_reader_goes_on(broker: Broker, t
     feeding.close(ws)
 
 
-def killed(root: Path, broker: Broker, events: list[dict[str, Any]], times: int = 4) -> None:
+def killed(root: Path, broker: Broker, events: list[dict[str, Any]], times: int = 3) -> None:
     """A reader in a process of its own, killed with -9 at random instants while events come."""
     chance = random.Random(len(events))
     command = [sys.executable, "-c", READER, str(root), broker.url]
@@ -93,6 +91,48 @@ def killed(root: Path, broker: Broker, events: list[dict[str, Any]], times: int 
                 broker.send(events[first : min(first + 40, begin + size)])
                 time.sleep(chance.random() * 0.05)
             reader.send_signal(signal.SIGKILL)
+
+
+def test_flyball_up_reads_streams_and_sets_a_bad_batch_aside(tmp_path: Path) -> None:
+    with brokers.redis() as broker:
+        ws = feeding.project(tmp_path / "p", broker.url)
+        settings = ws.root / "flyball.toml"
+        settings.write_text(settings.read_text() + "[features]\nstreams = true\n")
+        command = [sys.executable, "-m", "flyball", "up", "--only", "streams", "--project", str(ws.root)]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as up:
+            wait_until(ws, {"rows": 40}, lambda: broker.send([event(n) for n in range(40)]))
+            broker.send([{**event(40), "amount": 1e9}])
+            wait_until(ws, {"set_aside": 1})
+            broker.send([event(n, late=3600) for n in range(41, 61)])
+            wait_until(ws, {"rows": 60, "late": 20})
+            up.terminate()
+            assert up.wait(30) == 0
+        agree(ws, [event(n) for n in range(40)] + [event(n, late=3600) for n in range(41, 61)])
+        assert len(open_of(ws.ledger, "upstream_data_bug", "clicks")) == 1
+        with pytest.raises(Unavailable, match="redis"):  # it is gone: said, when there is an end to trying
+            brokers_gone(ws)
+        feeding.close(ws)
+
+
+def brokers_gone(ws: Workspace) -> None:
+    (ws.root / "defs.py").write_text(feeding.DEFINITIONS.replace("{url}", "redis://127.0.0.1:1/clicks"))
+    again = Workspace.open(ws.root)
+    run(again, idle_s=0.1)
+
+
+def wait_until(ws: Workspace, counts: dict[str, int], first: Any = None) -> None:
+    """Until the stream's process says that it has brought so many."""
+    status = ws.state / "run" / "stream-clicks.json"
+    if first is not None:
+        first()
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        if status.exists():
+            found = json.loads(status.read_text())
+            if all(found[name] >= count for name, count in counts.items()):
+                return
+        time.sleep(0.05)
+    raise AssertionError(status.read_text() if status.exists() else "it never began")
 
 
 READER = """

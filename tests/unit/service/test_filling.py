@@ -10,12 +10,15 @@ import polars as pl
 import pytest
 
 from flyball import features
+from flyball.api import _call
 from flyball.core.records import Report
 from flyball.errors import Invalid, NotFound, Refused
 from flyball.heal.incidents import open_of
 from flyball.service.features import views
 from flyball.service.feeds import Feed
 from flyball.service.filling import materialize, push, stats
+from flyball.service.verb import plain
+from flyball.service.verb import table as table_of_verbs
 from flyball.service.workspace import Workspace
 from tests import feeding
 from tests.feeding import START, event, table
@@ -224,3 +227,15 @@ def test_a_text_is_read_back_as_a_text_and_a_command_line_spells_numbers(tmp_pat
 def _filled(ws: Workspace) -> list[dict[str, Any]]:
     materialize("spent", rebuild=True, ws=ws)
     return stats("spent", ws=ws)
+
+
+def test_over_http_rows_come_as_json_and_no_file_of_the_server_is_read(fed: Workspace) -> None:
+    verbs = table_of_verbs()
+    rows = [event(n) for n in range(60)]
+    taken = plain(_call(verbs["features push"], {"name": "clicks", "rows": rows}, fed))
+    assert [one["new"] for one in taken["views"]] == [60, 60]
+    with pytest.raises(Invalid, match="'file'"):
+        _call(verbs["features push"], {"name": "clicks", "file": "/etc/passwd"}, fed)
+    (filled,) = _call(verbs["features materialize"], {"name": "spent", "rebuild": True}, fed)
+    assert filled.rows == 60
+    assert _call(verbs["features stats"], {"view": "spent"}, fed)[0]["rows"] == 60
