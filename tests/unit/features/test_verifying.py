@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flyball.features import OnDemand, View, Window, col, verifying, when
+from flyball.features.definitions import FUNCTIONS, OF_TEXT
 from flyball.features.on_demand import on_demand
 from flyball.features.verifying import Ways, disagreement, verify
 
@@ -35,6 +36,23 @@ def test_a_bare_flag_is_a_condition() -> None:
     found = verify(view, rows=60)
     assert found.disagreement is None
     assert found.questions == 60
+
+
+def test_every_function_with_and_without_hops_is_the_same_online_and_offline() -> None:
+    windows = [
+        Window(f"{one}_{hop}", "x", one, 3600, hop_s=hop, share=0.3 if one == "percentile" else 0.0)  # type: ignore[arg-type]  # one of them
+        for one in FUNCTIONS
+        for hop in (0, 600)
+    ]
+    windows += [Window(f"town_{one}", "city", one, 1800) for one in OF_TEXT]  # type: ignore[arg-type]  # as above
+    view = View(
+        "v", ("k", "n"), "s", "at", "known", columns=("x", "city", "flag", "seats"), windows=tuple(windows), ttl_s=900,
+        types={"city": "BYTES", "flag": "BOOL", "seats": "INT64"}, row_id=("rid",), derived={"flag": col("x") > 0},
+        where=(col("x") > -1e5) | col("x").is_null(),
+    )  # fmt: skip
+    found = verify(view, rows=80)
+    assert found.disagreement is None
+    assert len(found.checked) == 2 + 4 + len(windows)
 
 
 def test_right_on_demand_features_have_one_meaning() -> None:
