@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from flyball.errors import Invalid, nearest
-from flyball.features.expressions.tree import OPS, Expr, columns_of, walk
+from flyball.features.expressions.operations import OPS
+from flyball.features.expressions.tree import Expr, columns_of, walk
 
 WORDS = {"n": "a number", "b": "a boolean", "s": "a text", "t": "a time"}
 _DECLARED = {"BYTES": "s", "BOOL": "b", "TIME": "t", **dict.fromkeys(("FP64", "FP32", "INT64", "INT32"), "n")}
