@@ -1,24 +1,15 @@
-"""Real Feast, started once for all tests that compare with it; and a project of ours over the same tables."""
+"""A project of ours over the same tables as real Feast's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pytest
-from benchmarks.peers.feast import Feast
 
 T = datetime(2024, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture(scope="session")
-def feast() -> Iterator[Feast]:
-    """The child; starting it takes seconds."""
-    with Feast() as child:
-        yield child
 
 
 def hours(count: float) -> datetime:

@@ -13,10 +13,9 @@ import pytest
 from benchmarks.peers.feast import Feast
 
 from flyball.compat.feast import FeatureStore
-from tests.feast import feast, frame, hours, project
+from tests.feast import frame, hours, project
 
 pytestmark = pytest.mark.differential
-__all__ = ["feast"]
 TTL = {"a": 3 * 3600, "b": 0}
 UTC_US = pl.Datetime("us", "UTC")
 

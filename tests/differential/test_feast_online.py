@@ -12,10 +12,9 @@ import pytest
 from benchmarks.peers.feast import Feast
 
 from flyball.compat.feast import FeatureStore
-from tests.feast import feast, frame, project
+from tests.feast import frame, project
 
 pytestmark = pytest.mark.differential
-__all__ = ["feast"]
 NOW = datetime.now(UTC).replace(microsecond=0)
 PRESENT, NULL, NOT_FOUND, OUTSIDE = 1, 2, 3, 4
 

@@ -19,10 +19,9 @@ from benchmarks.peers.feast import Feast
 
 from flyball.compat.feast import FeatureStore
 from flyball.demo.setup import free_port
-from tests.feast import feast, frame, project
+from tests.feast import frame, project
 
 pytestmark = pytest.mark.differential
-__all__ = ["feast"]
 NOW = datetime.now(UTC).replace(microsecond=0)
 
 

@@ -11,10 +11,8 @@ import pytest
 from benchmarks.peers.feast import Feast
 
 from flyball.compat.feast import FeatureStore
-from tests.feast import feast
 
 pytestmark = pytest.mark.differential
-__all__ = ["feast"]
 NOW = datetime.now(UTC).replace(microsecond=0)
 YAML = """
 project: taxis

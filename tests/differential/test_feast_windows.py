@@ -12,10 +12,9 @@ from benchmarks.peers.feast import Feast
 
 from flyball.errors import Invalid
 from flyball.features import View, Window, point_in_time
-from tests.feast import feast, hours
+from tests.feast import hours
 
 pytestmark = pytest.mark.differential
-__all__ = ["feast"]
 US = pl.Datetime("us", "UTC")
 
 

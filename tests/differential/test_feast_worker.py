@@ -24,10 +24,9 @@ from flyball.features.filling import push
 from flyball.serve.supervisor import where
 from flyball.service import Workspace
 from flyball.service.features import apply, views
-from tests.feast import feast, frame, project
+from tests.feast import frame, project
 
 pytestmark = pytest.mark.differential
-__all__ = ["feast"]
 NOW = datetime.now(UTC).replace(microsecond=0)
 FEATURES = ["v:x", "v:n", "v:s"]
 
