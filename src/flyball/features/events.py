@@ -204,11 +204,7 @@ def row_ids_of(columns: Sequence[pl.Series], rows: int, where: str) -> Ints:
             known = {text: _hash(text) for text in set(texts)}
             part = np.array([known[text] for text in texts], dtype=np.uint64)
         elif series.dtype.is_integer() or series.dtype == pl.Boolean:
-            part = (
-                (series.cast(pl.Int64).fill_null(-1) if series.null_count() else series)
-                .to_numpy()
-                .astype(np.uint64)
-            )
+            part = series.fill_null(0 if series.dtype.is_integer() else False).to_numpy().astype(np.uint64)
         elif series.dtype.is_temporal():
             part = times_us(series, where).astype(np.uint64)
         else:
@@ -217,6 +213,8 @@ def row_ids_of(columns: Sequence[pl.Series], rows: int, where: str) -> Ints:
                 "row ids are text, whole numbers or times",
                 column=series.name,
             )
+        if series.null_count() and series.dtype not in _TEXTS:  # whatever stands there, null is another id
+            part = np.where(series.is_null().to_numpy(), np.uint64(_hash(None)), part)
         ids = (ids ^ part) * _PRIME
         ids ^= ids >> np.uint64(29)
     return ids.view(np.int64)

@@ -2,7 +2,7 @@
 
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 import pytest
@@ -78,6 +78,15 @@ def test_a_row_twice_counts_once_and_a_row_id_tells_two_apart() -> None:
     assert values(twice)["c:count_3h"] == 1.0
     told = View("c", ("carrier",), "landed", "at", "known", (), (count("3h"),), row_id=("flight",))
     assert point_in_time(asked(), "t", [told], {"landed": twice})["c:count_3h"].item() == 2.0
+
+
+@pytest.mark.parametrize(
+    "ids", [[-1, None], [0, None], [False, None], [datetime(1970, 1, 1, tzinfo=UTC), None], ["", None]]
+)
+def test_a_row_without_a_row_id_is_none_of_those_that_have_one(ids: list[Any]) -> None:
+    told = View("c", ("carrier",), "landed", "at", "known", (), (count("3h"),), row_id=("flight",))
+    twice = {"landed": landed(delay=[10, 10], flight=ids)}
+    assert point_in_time(asked(), "t", [told], twice)["c:count_3h"].item() == 2.0
 
 
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", None])
