@@ -23,7 +23,7 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str
     kind: str  # view, on_demand or service
     version: str
-    change: str  # new, changed or none
+    change: str  # new, changed, none, or removed: applied before, and not defined any more
     differs: tuple[str, ...] = ()  # fields of the definition
     affects: tuple[str, ...] = ()  # services, models and endpoints that use the version before
     next: str = ""  # what to do after applying
@@ -56,10 +56,25 @@ def apply(plan: bool = False, *, ws: Workspace = CURRENT) -> list[Change]:
             content["on_demand"] = computed
         digest = service.digest + "".join((*views, *computed))
         changes.append(_change(ws, "service", name, digest, content, plan))
+    gone = _removed(ws, changes)
     if not plan:
         _keep_names(ws, changes)
         publish_plan(ws)  # workers answer for features by themselves
-    return changes
+    return [*changes, *gone]
+
+
+def _removed(ws: Workspace, changes: Iterable[Change]) -> list[Change]:
+    """What the last apply knew and the project defines no more: its newest versions, and who uses them."""
+    before = ws.ledger.find("feature_set", "defined", dict[str, list[str]]) or {}
+    defined = {(one.kind, one.name) for one in changes}
+    found = []
+    for noun, names in before.items():
+        for name in names:
+            refs = [key for key in ws.ledger.keys(noun) if key.rpartition("@")[0] == name]
+            if (noun, name) not in defined and refs:
+                ref = max(refs, key=lambda key: int(key.rpartition("@")[2]))
+                found.append(Change(name, noun, ref, "removed", affects=tuple(users_of(ws, noun, ref))))
+    return found
 
 
 def _keep_names(ws: Workspace, changes: list[Change]) -> None:
@@ -224,9 +239,14 @@ def service_of(ws: Workspace, features: str | Iterable[str] | Service) -> Servic
 
     if isinstance(features, Service):
         return features
-    if isinstance(features, str):
+    if isinstance(features, str) and ":" not in features:
         return service_named(ws, features)
-    names = tuple(features)
+    names = (features,) if isinstance(features, str) else tuple(features or ())
+    for name in names:
+        if not isinstance(name, str):
+            raise Invalid(f"a feature is named by a text, not {name!r}", "like 'view:feature'")
+    if not names:
+        raise Invalid("no feature is asked for", "flyball features ls shows what there is")
     return service_for(names, known(ws, names))
 
 
@@ -280,7 +300,9 @@ def service_named(ws: Workspace, name: str) -> Service:
     """One service; :class:`NotFound` names those there are."""
     found = services(ws)
     if name not in found:
-        raise NotFound(f"no feature service {name!r}", nearest(name, list(found)))
+        one = known(ws).get(name)
+        hint = f"{name!r} is a view; its features are {', '.join(one.features)}" if one else ""
+        raise NotFound(f"no feature service {name!r}", hint or nearest(name, list(found)))
     return found[name]
 
 
@@ -318,7 +340,7 @@ def show(name: str, *, ws: Workspace = CURRENT) -> dict[str, Any]:
     ``name@2`` shows an applied version.
     """
     if "@" in name:
-        return {"version": name, **msgspec.to_builtins(version_named(ws, name))}
+        return {"version": name, **_applied_version(ws, name)}
     found: dict[str, Any] = {**entities(ws), **sources(ws), **known(ws), **services(ws)}
     if name not in found:
         raise NotFound(
@@ -352,29 +374,17 @@ def search(words: str, *, ws: Workspace = CURRENT) -> list[dict[str, Any]]:
     return found
 
 
+def _applied_version(ws: Workspace, ref: str) -> dict[str, Any]:
+    refs: list[str] = []
+    for noun in ("view", "on_demand", "service"):
+        record = ws.ledger.find(noun, ref, dict[str, Any])
+        if record is not None:
+            return record
+        refs += ws.ledger.keys(noun)
+    raise NotFound(f"no version {ref!r} was applied", nearest(ref, refs))
+
+
 def _text_of(one: Any) -> str:
     entity = " ".join(getattr(one, "entity", getattr(one, "keys", ())))
     tags = " ".join(f"{key} {value} {key}={value}" for key, value in one.tags.items())
     return f"{one.name} {getattr(one, 'source', '')} {entity} {one.description} {one.owner} {tags}"
-
-
-@verb("features get", reads=True)
-def get(
-    service: str,
-    entity: dict[str, str] | None = None,
-    feature: dict[str, str] | None = None,
-    at: str = "",
-    *,
-    ws: Workspace = CURRENT,
-) -> dict[str, Any]:
-    """Read a service's values online: --entity NAME=VALUE, --feature NAME=VALUE for request fields."""
-    from flyball.core.clock import to_us
-    from flyball.features.online import OnlineReader
-    from flyball.service.serving import number, parse_when
-
-    found = service_named(ws, service)
-    reader = OnlineReader(found, views(ws), ws.online)
-    request = {name: number(value) for name, value in (feature or {}).items()}
-    moment = parse_when(at) if at else ws.clock.now()
-    row = reader.read(dict(entity or {}), request, to_us(moment))
-    return dict(zip(found.features, row.values, strict=True))

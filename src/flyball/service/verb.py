@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import msgspec
 
+from flyball.errors import Internal
+
 if TYPE_CHECKING:
     from flyball.service.workspace import Workspace
 
@@ -33,6 +35,7 @@ MODULES = (
     "online_features",
     "sources",
     "filling",
+    "streaming",
     "training",
     "verifying",
     "feast",
@@ -109,6 +112,10 @@ def verb(
                 kwargs["ws"] = Workspace.current()
             return function(*args, **kwargs)
 
+        other = _TABLE.get(words)
+        if other is not None and other.function.__module__ != function.__module__:
+            where = f"{other.function.__module__} and {function.__module__}"
+            raise Internal(f"two functions are verb {words!r}, in {where}", "rename one")
         _TABLE[words] = Verb(words, bound, reads, local=local, anywhere=anywhere)
         return bound
 

@@ -11,8 +11,9 @@ import msgspec
 import pytest
 
 from flyball.core.records import Field, ModelVersion, Signature
-from flyball.errors import Invalid, NotFound
+from flyball.errors import Internal, Invalid, NotFound
 from flyball.service import features
+from flyball.service.verb import table, verb
 from flyball.service.workspace import Workspace
 from tests import workspaces
 
@@ -73,6 +74,44 @@ def test_a_plan_says_what_differs_and_whom_it_touches_and_records_nothing(ws: Wo
     assert ws.ledger.keys("view") == ["spend@1"]
     features.apply(ws=ws)
     assert ws.ledger.keys("view") == ["spend@1", "spend@2"]
+
+
+def test_a_plan_says_what_is_no_longer_defined_and_who_uses_it(ws: Workspace) -> None:
+    features.apply(ws=ws)
+    define(
+        ws,
+        without='till = Service("till", ("amount", "spend:price", "rate:share"), request=(RequestField("amount"),))',
+    )
+    for plan in (True, False):  # the plan is what then happens
+        gone = of(features.apply(plan=plan, ws=ws))["till"]
+        assert (gone.kind, gone.version, gone.change) == ("service", "till@1", "removed")
+    assert "till" not in of(features.apply(ws=ws)), "said once"
+
+
+def test_versions_of_services_and_on_demand_views_are_shown_too(ws: Workspace) -> None:
+    features.apply(ws=ws)
+    assert features.show("till@1", ws=ws)["definition"]["name"] == "till"
+    assert features.show("rate@1", ws=ws)["name"] == "rate"
+    with pytest.raises(NotFound, match=r"no version 'till@7'") as caught:
+        features.show("till@7", ws=ws)
+    assert "till@1" in caught.value.hint
+
+
+def test_features_are_asked_for_by_names(ws: Workspace) -> None:
+    assert features.service_of(ws, "spend:price").features == ("spend:price",)
+    with pytest.raises(NotFound) as caught:
+        features.service_of(ws, "spend")
+    assert "spend:price" in caught.value.hint, "a view is no service, but near to what was meant"
+    wrong: Any
+    for wrong in (None, [], [1], [["spend:price"]]):
+        with pytest.raises(Invalid):
+            features.service_of(ws, wrong)
+
+
+def test_no_two_functions_are_one_verb() -> None:
+    table()
+    with pytest.raises(Internal, match="features show"):
+        verb("features show")(test_no_two_functions_are_one_verb)
 
 
 def test_an_older_version_is_named_by_its_number_beside_the_new_one(ws: Workspace) -> None:
