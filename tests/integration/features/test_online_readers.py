@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import random
 import socket
 import time
 from collections.abc import Iterator
@@ -88,6 +89,50 @@ def test_readers_see_whole_batches_only_and_never_an_older_one(url: str) -> None
     for last, reads, wrong in found:
         assert not wrong
         assert last == BATCHES - 1
+        assert reads > 3, "they read while it wrote"
+
+
+def count_on(url: str, began: Any, ended: Any, answers: Any) -> None:
+    """Read windows while late rows rewrite what they span; say what was seen."""
+    store = open_online(url, readonly=True)
+    many = VectorReader(Service("moving", MOVING.features), [MOVING], store)
+    began.wait(60)
+    keys, last, reads, wrong = {"shop": [0, 1]}, 0.0, 0, []
+    while True:
+        done = ended.is_set()
+        found = many.read(keys, (), AT)
+        rows, total = (found.column(name) for name in MOVING.features)
+        if [value or 0.0 for value in total] != rows:
+            wrong.append(f"{rows} rows of price 1 add up to {total}")
+        if rows[0] < last:
+            wrong.append(f"back from {last} to {rows[0]}")
+        last, reads = rows[0], reads + 1
+        if done:
+            break
+    answers.put((last, reads, wrong[:3]))
+
+
+def test_rows_that_are_rewritten_are_never_mixed_with_older_ones(url: str) -> None:
+    processes = multiprocessing.get_context("spawn")
+    began, ended, answers = processes.Barrier(3), processes.Event(), processes.Queue()
+    readers = [processes.Process(target=count_on, args=(url, began, ended, answers)) for _ in range(2)]
+    for one in readers:
+        one.start()
+    began.wait(60)
+    store = open_online(url)
+    seconds = random.Random(7).sample(range(80_000), 3000)
+    for batch in range(0, len(seconds), 10):
+        times = [START + timedelta(seconds=second) for second in seconds[batch : batch + 10]]
+        rows = pl.DataFrame({"shop": [0, 1] * 10, "price": 1.0, "at": [at for at in times for _ in (0, 1)]})
+        push(MOVING, rows, store, history_s=None)
+    ended.set()
+    found = [answers.get(timeout=60) for _ in readers]
+    for one in readers:
+        one.join(20)
+    store.close()
+    for last, reads, wrong in found:
+        assert not wrong
+        assert last == len(seconds)
         assert reads > 3, "they read while it wrote"
 
 
