@@ -69,7 +69,8 @@ _VERBS = {
         "flyball.service.sources",
         "flyball.service.watching",
         "flyball.service.verifying",
-        "flyball.compat.feast",
+        "flyball.service.feast",
+        "flyball.compat.feast.store",
     )
 }
 

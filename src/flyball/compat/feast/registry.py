@@ -12,8 +12,9 @@ from flyball.errors import Conflict, Invalid, NotFound, nearest
 from flyball.features.definitions import Entity, OnDemand, Service, Source, View
 from flyball.service import Workspace, features
 from flyball.service.feast import words
+from flyball.service.feast.carried import Translated
 from flyball.service.feast.facts import facts_of
-from flyball.service.feast.translating import Translated, translate
+from flyball.service.feast.translating import translate
 from flyball.service.feast.writing import code_for, put
 from flyball.service.workspace import APPLIED
 

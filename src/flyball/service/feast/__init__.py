@@ -12,7 +12,7 @@ from flyball.service.verb import CURRENT, verb
 from flyball.service.workspace import Workspace
 
 if TYPE_CHECKING:
-    from flyball.service.feast.translating import Translated
+    from flyball.service.feast.carried import Translated
 
 
 class Carried(msgspec.Struct, frozen=True, kw_only=True):

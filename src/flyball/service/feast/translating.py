@@ -26,6 +26,8 @@ from flyball.features.definitions import (
 )
 from flyball.features.expressions import Expr, col
 from flyball.service.feast import facts
+from flyball.service.feast.carried import Note, PlainFunction, Translated
+from flyball.service.feast.created import written_at_once
 from flyball.service.feast.locations import url_of
 from flyball.service.feast.transforming import NotArithmetic, read
 
@@ -40,52 +42,6 @@ _FUNCTIONS: dict[str, Function] = {
     "stddev": "std", "stddev_samp": "std", "last": "last", "first": "first", "latest": "last", "count_distinct": "distinct",
     "nunique": "distinct", "approx_count_distinct": "approx_distinct",
 }  # fmt: skip
-
-
-class Note(msgspec.Struct, frozen=True):
-    """What is otherwise than in Feast, and why. ``left_out``: it is not in the definitions at all."""
-
-    about: str
-    says: str
-    left_out: bool = False
-
-
-class PlainFunction(msgspec.Struct, frozen=True):
-    """An on-demand view that stays the Python function it is: ``inputs`` are its own names, in ``reads``' order."""
-
-    name: str
-    function: str
-    code: str
-    mode: str  # pandas, or python (lists), or row
-    inputs: tuple[str, ...]
-    reads: tuple[str, ...]
-    outputs: tuple[str, ...]
-    types: dict[str, Datatype]
-    description: str = ""
-    owner: str = ""
-    tags: dict[str, str] = {}
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        return tuple(f"{self.name}:{one}" for one in self.outputs)
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return self.reads
-
-
-class Translated(msgspec.Struct):
-    """Flyball's definitions by name, in the order in which Feast had them."""
-
-    project: str = ""
-    entities: dict[str, Entity] = {}
-    sources: dict[str, Source] = {}
-    views: dict[str, View] = {}
-    on_demand: dict[str, OnDemand] = {}
-    functions: dict[str, PlainFunction] = {}
-    services: dict[str, Service] = {}
-    transformations: dict[str, str] = {}  # of views: code that Feast would run on the source's rows
-    notes: list[Note] = []
 
 
 def translate(found: facts.Repository, *, created: Created = "auto") -> Translated:
@@ -437,27 +393,6 @@ class _Translation:
             self._note("online_store", f'is Redis: [stores] online = "redis://{place}/0" in flyball.toml')
         elif kind not in ("sqlite", "remote"):
             self._note("online_store", f"is {kind}; here it is LMDB (in the project) or Redis")
-
-
-def written_at_once(url: str, happened: str, known: str) -> str:
-    """The one time in every row's ``known``, when that is after the last row happened; else nothing. Parquet files only."""
-    path = url.removeprefix("parquet:")
-    if path == url or not happened:
-        return ""
-    import polars as pl
-
-    try:
-        frame = pl.scan_parquet(path).select(
-            low=pl.col(known).min(), high=pl.col(known).max(), last=pl.col(happened).max(), rows=pl.len()
-        )
-        row = frame.collect().row(0, named=True)
-    except (OSError, pl.exceptions.PolarsError):
-        return ""
-    low, high, last = row["low"], row["high"], row["last"]
-    if row["rows"] < 2 or low is None or last is None or low != high:
-        return ""
-    aware = [one if one.tzinfo is None else one.replace(tzinfo=None) for one in (low, last)]
-    return str(aware[0]) if aware[0] >= aware[1] else ""
 
 
 def _named(name: str) -> str:

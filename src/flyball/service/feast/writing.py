@@ -17,7 +17,7 @@ import msgspec
 from flyball.errors import Unavailable
 from flyball.features.definitions import View
 from flyball.features.expressions import Expr
-from flyball.service.feast.translating import Note, PlainFunction, Translated
+from flyball.service.feast.carried import Note, PlainFunction, Translated
 
 _WIDTH = 100
 _CASTS = {"to_number": "FP64", "to_bool": "BOOL", "to_text": "BYTES"}

@@ -15,8 +15,9 @@ from flyball.errors import Conflict, Invalid, NotFound, Unavailable
 from flyball.features.definitions import Entity, OnDemand, Service, Source, View
 from flyball.features.on_demand import compile_vector, compute_frame
 from flyball.service.feast import import_feast
+from flyball.service.feast.carried import Translated
 from flyball.service.feast.reading import read
-from flyball.service.feast.translating import Translated, translate
+from flyball.service.feast.translating import translate
 from flyball.service.feast.writing import code_for
 
 T = datetime(2024, 1, 1, tzinfo=UTC)
