@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import resource
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,17 @@ def project(root: Path, url: str = "push:", definitions: str = DEFINITIONS) -> W
     (root / "flyball.toml").write_text('[project]\nname = "p"\ndefinitions = ["defs.py"]\n')
     (root / "defs.py").write_text(definitions.replace("{url}", url))
     return Workspace.open(root, clock=ManualClock(START + timedelta(days=1)))
+
+
+@contextmanager
+def full_disk(size_bytes: int) -> Iterator[None]:
+    """No file of this process may grow beyond that: what a full disk does to a writer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def close(ws: Workspace) -> None:

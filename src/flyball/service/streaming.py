@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flyball.core.clock import to_us
+from flyball.core.clock import from_us, to_us
 from flyball.core.ids import new_id
 from flyball.core.records import Report
+from flyball.core.redaction import redacted_text
 from flyball.errors import Invalid, NotFound, Unavailable, nearest
 from flyball.service.feeds import Feed, Ingested
-from flyball.service.supervise import Held
+from flyball.service.supervise import Held, holds
+from flyball.service.verb import CURRENT, verb
 from flyball.service.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -165,6 +167,25 @@ def stream_sources(ws: Workspace, name: str = "") -> list[Source]:
             )
         return [streams[name]]
     return list(streams.values())
+
+
+@verb("features streams", reads=True)
+def streams(*, ws: Workspace = CURRENT) -> list[dict[str, Any]]:
+    """Show the project's streams: whether each is read now, and what its reader brought since it began."""
+    found = []
+    for source in stream_sources(ws):
+        status = ws.state / "run" / f"stream-{source.name}.json"
+        done = (
+            msgspec.json.decode(status.read_bytes(), type=Streamed)
+            if status.exists()
+            else Streamed(source.name)
+        )
+        facts = msgspec.to_builtins(done)
+        newest = facts.pop("newest_us")
+        facts["newest"] = None if newest is None else from_us(newest)
+        running = holds(status.with_suffix(".lock"))
+        found.append({"source": source.name, "url": redacted_text(source.url), "running": running, **facts})
+    return found
 
 
 def run(ws: Workspace, name: str = "", *, idle_s: float | None = None) -> list[Streamed]:

@@ -146,6 +146,11 @@ def up(root: Path, state: Path, parts: Sequence[str] = PARTS, extra: Sequence[st
         held.release()
 
 
+def holds(lock: Path) -> bool:
+    """Whether a living process holds a lock; asking makes none."""
+    return lock.exists() and _is_held(lock)
+
+
 def _is_held(lock: Path) -> bool:
     with lock.open("a") as file:
         try:

@@ -20,7 +20,7 @@ from flyball.errors import Unavailable
 from flyball.heal.incidents import open_of
 from flyball.service.features import views
 from flyball.service.feeds import Feed
-from flyball.service.streaming import KIND, run
+from flyball.service.streaming import KIND, run, streams
 from flyball.service.workspace import Workspace
 from tests import brokers, feeding
 from tests.brokers import Broker
@@ -105,8 +105,11 @@ def test_flyball_up_reads_streams_and_sets_a_bad_batch_aside(tmp_path: Path) -> 
             wait_until(ws, {"set_aside": 1})
             broker.send([event(n, late=3600) for n in range(41, 61)])
             wait_until(ws, {"rows": 60, "late": 20})
+            (shown,) = streams(ws=ws)
+            assert (shown["running"], shown["rows"], shown["late"]) == (True, 60, 20)
             up.terminate()
             assert up.wait(30) == 0
+        assert not streams(ws=ws)[0]["running"]
         agree(ws, [event(n) for n in range(40)] + [event(n, late=3600) for n in range(41, 61)])
         assert len(open_of(ws.ledger, "upstream_data_bug", "clicks")) == 1
         with pytest.raises(Unavailable, match="redis"):  # it is gone: said, when there is an end to trying

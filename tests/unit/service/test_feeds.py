@@ -1,8 +1,6 @@
 """A feed: offline files that are the log, views that follow it, batches set aside."""
 
-import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -15,7 +13,7 @@ from flyball.service.feeds import Feed
 from flyball.service.sources import offline
 from flyball.service.workspace import Workspace
 from tests import feeding
-from tests.feeding import START, event, table
+from tests.feeding import START, event, full_disk, table
 
 
 @pytest.fixture
@@ -166,17 +164,6 @@ def test_a_source_that_nothing_reads_names_the_nearest(ws: Workspace) -> None:
     with pytest.raises(NotFound, match="click") as error:
         Feed(ws, "click")
     assert "clicks" in error.value.hint
-
-
-@contextmanager
-def full_disk(size_bytes: int) -> Iterator[None]:
-    """No file of this process may grow beyond that: what a full disk does to a writer."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_is_said_and_leaves_nothing_half_written(ws: Workspace) -> None:

@@ -12,7 +12,7 @@ import pytest
 from flyball import features
 from flyball.api import _call
 from flyball.core.records import Report
-from flyball.errors import Invalid, NotFound, Refused
+from flyball.errors import Invalid, NotFound, Refused, Unavailable
 from flyball.heal.incidents import open_of
 from flyball.service.features import views
 from flyball.service.feeds import Feed
@@ -21,7 +21,7 @@ from flyball.service.verb import plain
 from flyball.service.verb import table as table_of_verbs
 from flyball.service.workspace import Workspace
 from tests import feeding
-from tests.feeding import START, event, table
+from tests.feeding import START, event, full_disk, table
 
 
 @pytest.fixture
@@ -239,3 +239,16 @@ def test_over_http_rows_come_as_json_and_no_file_of_the_server_is_read(fed: Work
     (filled,) = _call(verbs["features materialize"], {"name": "spent", "rebuild": True}, fed)
     assert filled.rows == 60
     assert _call(verbs["features stats"], {"view": "spent"}, fed)[0]["rows"] == 60
+
+
+def test_a_disk_that_is_full_is_said_and_the_filling_goes_on_when_it_is_not(
+    ws: Workspace, tmp_path: Path
+) -> None:
+    write(tmp_path, range(60))
+    materialize(ws=ws)
+    rows = table([event(n, users=5) for n in range(60)] + [event(n, users=9999) for n in range(60, 4000)])
+    rows.write_parquet(tmp_path / "clicks.parquet")
+    with full_disk(100_000), pytest.raises(Unavailable, match=r"full|large|answer"):
+        materialize("pages", ws=ws)
+    assert [one.rows for one in materialize(ws=ws)] == [3940, 3940]
+    agree(ws, rows, 4000)
