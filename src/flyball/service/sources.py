@@ -205,7 +205,9 @@ def _parts(
             raise _no_snapshot(ws, place)
         return [_snapshot(ws, ref), *pushed], place
     known = clocks[-1] if clocks else ""
-    own = open_place(place, ws.root, columns=columns, known=known, since=since, until=until)
+    readers = [one for one in _views(ws) if one.source == name]
+    texts = {column for one in readers for column in one.text_columns - one.derived.keys()}
+    own = open_place(place, ws.root, columns=columns, texts=texts, known=known, since=since, until=until)
     return [own, *pushed], place
 
 

@@ -10,6 +10,8 @@ import polars as pl
 import pytest
 
 from flyball.errors import Conflict, Invalid, NotFound
+from flyball.features import Source, View
+from flyball.features.sources import open_rows
 from flyball.service.feeds import Feed
 from flyball.service.sources import accept, described, offline, sources, used
 from flyball.service.workspace import Workspace
@@ -182,3 +184,28 @@ def test_every_source_is_listed_with_its_readers_and_its_problem(ws: Workspace) 
     assert (found["arrivals"].kind, found["arrivals"].pushed) == ("push", 2)
     assert "there is none" in found["kept"].problem
     assert found["landings"].changed is not None
+
+
+def test_texts_of_a_view_stay_texts_in_csv(ws: Workspace) -> None:
+    (ws.root / "in" / "1.csv").write_text("carrier,at,code\nUA,2013-04-01T09:00:00Z,007\n")
+    source = Source("codes", "csv:in/1.csv", happened="at")
+    view = View("codes", ("carrier",), source, columns=("code",), types={"code": "BYTES"})
+    (ws.root / "defs.py").write_text(
+        "from flyball.features import Source, View\n"
+        "codes = View('codes', ('carrier',), Source('codes', 'csv:in/1.csv', happened='at'), columns=('code',), "
+        "types={'code': 'BYTES'})\n"
+    )
+    again = Workspace.open(ws.root)
+    for _ in range(2):  # what was recorded at first is what is read again
+        assert offline(again, view).collect()["code"].to_list() == ["007"]
+        assert offline(again, "codes").collect()["code"].to_list() == ["007"]
+        assert used(again, "codes").columns["code"] == "String"
+    (ws.root / "in" / "1.csv").write_text("carrier,at\nUA,2013-04-01T09:00:00Z\n")
+    with pytest.raises(Conflict, match="has lost column 'code'"):
+        offline(again, view)
+    again.ledger.close()
+
+
+def test_files_of_a_query_that_are_gone_are_said(ws: Workspace) -> None:
+    with pytest.raises(NotFound, match=r"source .none. is gone: .*No files found"):
+        open_rows(Source("none", "duckdb:", query="SELECT * FROM 'nothing/*.csv'"), ws.root)

@@ -8,7 +8,7 @@ Streams, pushed rows and snapshots are the workspace's: :func:`flyball.service.s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -48,16 +48,19 @@ def open_place(
     root: Path,
     *,
     columns: Sequence[str] | None = None,
+    texts: Collection[str] = (),
     known: str = "",
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> pl.LazyFrame:
-    """All columns as they lie there; ``columns`` are those that must be alike everywhere."""
+    """All columns as they lie there; ``columns`` are those that must be alike everywhere, ``texts`` those that a CSV
+    file must not turn into numbers.
+    """
     match place.kind:
         case "files":
             from flyball.features.sources.files import scan
 
-            return scan(place, columns)
+            return scan(place, columns, texts)
         case "delta" | "iceberg":
             from flyball.features.sources.lakes import open_lake
 

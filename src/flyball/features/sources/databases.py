@@ -27,6 +27,7 @@ _OF_POSTGRES: dict[int, Any] = {
     1114: pl.Datetime("us"), 1184: pl.Datetime("us", "UTC"), 2950: pl.String, 1083: pl.Time, 17: pl.Binary,
 }  # fmt: skip
 _NUMERIC = 1700
+_CONNECT_S = 10
 _PLAIN = {"no_parameters": True}  # a % in a query is a %
 
 
@@ -129,6 +130,8 @@ class _DuckDB:
         try:
             yield
         except self.duckdb.IOException as error:
+            if "No files found" in str(error):
+                raise NotFound(f"{self.place.said} is gone: {_first(error)}", "check the query") from error
             raise Unavailable(
                 f"{self.place.said} can't be read: {error}", "is another writing it?"
             ) from error
@@ -171,7 +174,9 @@ class _Other:
         if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
             raise NotFound(f"{place.said} is gone: no file {url.database}", "check the source's URL")
         try:
-            self.engine = sa.create_engine(url, poolclass=sa.NullPool)
+            timely = {"connect_timeout": _CONNECT_S} if url.get_backend_name() == "postgresql" else {}
+            given = {} if "connect_timeout" in url.query else timely
+            self.engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args=given)
         except ModuleNotFoundError as error:
             line = "flyball[postgres]" if error.name and error.name.startswith("psycopg") else error.name
             raise Invalid(

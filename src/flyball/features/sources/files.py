@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,11 @@ class FileSeen(msgspec.Struct, frozen=True):
     etag: str = ""
 
 
-def scan(place: Place, columns: Sequence[str] | None = None) -> pl.LazyFrame:
+def scan(place: Place, columns: Sequence[str] | None = None, texts: Collection[str] = ()) -> pl.LazyFrame:
     """All files of a place below one another; columns that only some have count where the first file has them.
 
     Of Parquet files here the columns that are needed are compared at once, in a bucket those of the first and the last.
+    ``texts`` are columns of a CSV file that stay texts, whatever they look like: ``007`` is not 7.
     """
     files = seen(place)
     paths = [one.path for one in files]
@@ -49,7 +50,8 @@ def scan(place: Place, columns: Sequence[str] | None = None) -> pl.LazyFrame:
     try:
         match place.format:
             case "csv":
-                return pl.scan_csv(paths, glob=False, **_CSV, **options)
+                as_text = dict.fromkeys(texts, pl.String)
+                return pl.scan_csv(paths, glob=False, schema_overrides=as_text, **_CSV, **options)
             case "json":
                 return pl.scan_ndjson(paths, infer_schema_length=10_000, **options)
         frame = pl.scan_parquet(
