@@ -252,3 +252,13 @@ def test_a_disk_that_is_full_is_said_and_the_filling_goes_on_when_it_is_not(
         materialize("pages", ws=ws)
     assert [one.rows for one in materialize(ws=ws)] == [3940, 3940]
     agree(ws, rows, 4000)
+
+
+def test_a_contract_of_a_view_stops_that_view_alone(tmp_path: Path) -> None:
+    more = feeding.DEFINITIONS + 'cheap = Contract("spent", [between("amount", 0, 50)])\n'
+    ws = feeding.project(tmp_path / "v", url=f"parquet:{tmp_path}/clicks.parquet", definitions=more)
+    write(tmp_path, range(60))
+    with pytest.raises(Refused, match="spent: contract broken: amount") as error:
+        materialize(ws=ws)
+    assert [one["new"] for one in error.value.facts["views"]] == [0, 60]
+    feeding.close(ws)
