@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from flyball.errors import Invalid, NotFound, nearest
+from flyball.errors import Invalid, NotFound, Unavailable, nearest
 
 if TYPE_CHECKING:
     from flyball.stores.online_chunks import Layout
@@ -41,6 +41,10 @@ class Rows(msgspec.Struct, frozen=True):
     values: NDArray[np.float64]
     texts: Mapping[int, str] = {}
     sums: bool = True
+
+
+class Rewritten(Unavailable):
+    """Rows of a key were rewritten while they were read: the store is well, and is asked again at once."""
 
 
 def no_rows() -> Rows:
@@ -91,6 +95,7 @@ class OnlineStore(Protocol):
     """
 
     batch_rows: int  # rows in one append that don't make readers wait
+    near: bool  # in this machine's memory: a reader gets a whole chunk for less than a copy of its head
 
     def append(
         self, view: str, rows: Rows, *, keep_us: int | None = None, marks: Mapping[str, bytes] = {}
@@ -122,6 +127,10 @@ class OnlineStore(Protocol):
 
     def clear(self, view: str) -> int:
         """Forget a view and the marks set with its rows; returns the number of keys it had, 0 when it was unknown."""
+        ...
+
+    def check(self) -> int:
+        """Look at every chunk; returns how many there are. One in which a bit has changed is ``Unavailable``."""
         ...
 
     def views(self) -> dict[str, int]:

@@ -6,8 +6,6 @@ a machine that loses power may lose the file, which is rebuilt from the offline 
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -17,9 +15,17 @@ import lmdb
 import msgspec
 import numpy as np
 
-from flyball.errors import Invalid, Unavailable
 from flyball.stores.online import Rows, two_texts, view_address
-from flyball.stores.online_chunks import NEVER, Floats, Layout, layout_of, with_dropped
+from flyball.stores.online_chunks import NEVER, Floats, Layout, layout_in, layout_of, with_dropped
+from flyball.stores.online_lmdb_files import (
+    FORMAT,
+    FORMAT_NOW,
+    Environment,
+    let_go,
+    place_of,
+    shared_environment,
+    unavailable,
+)
 from flyball.stores.online_tails import (
     Batch,
     grown,
@@ -31,78 +37,15 @@ from flyball.stores.online_tails import (
 )
 
 T = TypeVar("T")
-_MAP_BYTES = 4 << 30  # address space, not disk; doubled when it is full
 _BIAS = 1 << 63  # signed times sort as unsigned big-endian bytes
 _VIEWS = b"\x00views\x00"  # records of views: shorter than any address of a key
 _MARKS = b"\x00marks\x00"
 _TEXTS = b"\x00texts\x00"
-_FULL = "free some space; nothing was lost, and the batch can be repeated"
-
-
-class _Environment:
-    """LMDB forbids opening a file twice in one process, so stores of one path share this."""
-
-    def __init__(self, path: Path, map_bytes: int) -> None:
-        self.path = path
-        self.map_bytes = map_bytes
-        self.users = 0
-        self.writable = False
-        self.pid = os.getpid()
-        self.lock = threading.RLock()
-        self.env: Any = None
-
-    def open(self, readonly: bool) -> None:
-        """Open, or reopen for writing what was open for reading. A reader's missing file is left missing."""
-        with self.lock:
-            if self.env is not None and (readonly or self.writable):
-                return
-            if readonly and not (self.path / "data.mdb").exists():
-                return
-            if self.env is not None:
-                self.env.close()
-            try:
-                if not readonly:
-                    self.path.mkdir(parents=True, exist_ok=True)
-                self.env = lmdb.open(
-                    str(self.path), map_size=self.map_bytes, readonly=readonly, create=not readonly, lock=True,
-                    sync=False, metasync=False, max_readers=1024, max_spare_txns=8, readahead=False,
-                )  # fmt: skip
-                self.writable = not readonly
-                self.env.reader_check()  # slots of killed readers would keep old pages alive
-                _whole(self.env, self.path)
-            except (lmdb.Error, OSError) as error:
-                raise _unavailable(self.path, error) from error
-
-    def resized(self) -> None:
-        """Another process made the map larger: take its size."""
-        with self.lock:
-            self.env.set_mapsize(0)
-
-    def grow(self) -> None:
-        with self.lock:
-            self.env.set_mapsize(self.env.info()["map_size"] * 2)
-
-
-_open: dict[str, _Environment] = {}
-_opening = threading.Lock()
 
 
 def open_lmdb(url: str, *, readonly: bool = False) -> LmdbOnline:
     """Open ``lmdb:PATH[?map_bytes=N]``; the folder is made when writing."""
-    place, _, query = url.removeprefix("lmdb:").removeprefix("//").partition("?")
-    option, _, map_bytes = query.partition("=")
-    if not place or (query and (option != "map_bytes" or not map_bytes.isdecimal())):
-        raise Invalid(
-            f"{url!r} is not the URL of an LMDB store", "like lmdb:.flyball/online?map_bytes=4294967296"
-        )
-    path = Path(place).absolute()
-    with _opening:
-        shared = _open.get(str(path))
-        if shared is None or shared.pid != os.getpid():  # an environment does not survive a fork
-            shared = _open[str(path)] = _Environment(path, int(map_bytes or _MAP_BYTES))
-        shared.open(readonly)
-        shared.users += 1
-    return LmdbOnline(shared)
+    return LmdbOnline(shared_environment(*place_of(url), readonly))
 
 
 class LmdbReading:
@@ -179,15 +122,16 @@ class _Nothing:
 class LmdbOnline:
     """See :class:`flyball.stores.online.OnlineStore`."""
 
+    near = True
     batch_rows = 1_000_000  # readers go on meanwhile; some 0.5 GB at its peak
 
-    def __init__(self, shared: _Environment) -> None:
+    def __init__(self, shared: Environment) -> None:
         self._shared = shared
         self._closed = False
         self._texts: dict[int, str] = {}  # what was read and committed: a code never changes its text
 
     def begin(self) -> LmdbReading | _Nothing:
-        env = self._shared.env
+        env = self._shared.current()
         if env is None:
             self._shared.open(readonly=True)
             env = self._shared.env
@@ -199,7 +143,7 @@ class LmdbOnline:
             self._shared.resized()
             return LmdbReading(self._shared.env.begin(buffers=True), self._texts)
         except lmdb.Error as error:
-            raise _unavailable(self._shared.path, error) from error
+            raise unavailable(self._shared.path, error) from error
 
     def append(
         self, view: str, rows: Rows, *, keep_us: int | None = None, marks: Mapping[str, bytes] = {}
@@ -212,6 +156,8 @@ class LmdbOnline:
         prefix = view_address(view)
 
         def write(txn: Any) -> int:
+            if txn.get(FORMAT) is None:
+                txn.put(FORMAT, FORMAT_NOW)
             for name, value in marks.items():
                 txn.put(_mark_key(name), prefix + value)
             for code, text in texts.items():
@@ -277,6 +223,33 @@ class LmdbOnline:
         finally:
             reading.close()
 
+    def check(self) -> int:
+        """Look at every chunk; returns how many there are, and refuses one in which a bit has changed.
+
+        What holds the pages together may be damaged as well, and following it end the process: so
+        :func:`flyball.stores.online_check.check` asks another process to do this.
+        """
+        reading = self.begin()
+        count = 0
+        try:
+            if isinstance(reading, _Nothing):
+                return 0
+            last = b""
+            with reading._txn.cursor() as cursor:
+                for key, value in cursor:
+                    name = bytes(key)
+                    if name <= last:
+                        raise lmdb.CorruptedError("keys are out of order")
+                    last = name
+                    if not name.startswith((_VIEWS, _MARKS, _TEXTS, FORMAT)):
+                        count += 1
+                        layout_in(value)
+            return count
+        except lmdb.Error as error:
+            raise unavailable(self._shared.path, error) from error
+        finally:
+            reading.close()
+
     def copy_to(self, folder: Path) -> bool:
         """A copy of this moment, without free pages, while others write; ``False`` when there is no store yet."""
         reading = self.begin()  # opens what there is
@@ -287,24 +260,17 @@ class LmdbOnline:
         try:
             self._shared.env.copy(str(folder), compact=True)
         except (lmdb.Error, OSError) as error:
-            raise _unavailable(folder, error) from error
+            raise unavailable(folder, error) from error
         return True
 
     def close(self) -> None:
-        with _opening:
-            if self._closed:
-                return
+        if not self._closed:
             self._closed = True
-            self._shared.users -= 1
-            if self._shared.users == 0:
-                if self._shared.env is not None:
-                    self._shared.env.close()
-                    self._shared.env = None
-                if _open.get(str(self._shared.path)) is self._shared:
-                    del _open[str(self._shared.path)]
+            let_go(self._shared)
 
     def _write(self, work: Callable[[Any], T]) -> T:
         """One write transaction: all of it or nothing. A full map is doubled and the work done again."""
+        self._shared.current()
         self._shared.open(readonly=False)
         while True:
             try:
@@ -315,7 +281,7 @@ class LmdbOnline:
             except lmdb.MapResizedError:
                 self._shared.resized()
             except (lmdb.Error, OSError) as error:
-                raise _unavailable(self._shared.path, error) from error
+                raise unavailable(self._shared.path, error) from error
 
 
 def _merge(
@@ -455,26 +421,3 @@ def _note_view(txn: Any, view: str, layout: Layout) -> bool:
         return True
     other_columns(view, layout, bytes(found))
     return False
-
-
-def _whole(env: Any, path: Path) -> None:
-    """A map that reaches beyond its file kills the process that touches it (SIGBUS); so look before."""
-    needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
-    if (path / "data.mdb").stat().st_size < needed:
-        env.close()
-        raise lmdb.CorruptedError("the file is shorter than its pages")
-
-
-def _unavailable(path: Path, error: Exception) -> Unavailable:
-    if isinstance(error, lmdb.DiskError) or "No space" in str(error):
-        return Unavailable(f"the disk of the online store {path} is full", _FULL)
-    if isinstance(
-        error, lmdb.InvalidError | lmdb.CorruptedError | lmdb.VersionMismatchError | lmdb.PageNotFoundError
-    ):
-        return Unavailable(
-            f"the online store {path} is corrupt: {error}",
-            f"rm -r {path} and fill it again: flyball features materialize --rebuild",
-        )
-    return Unavailable(
-        f"the online store {path} does not answer: {error}", "check its rights, then try again"
-    )

@@ -9,6 +9,7 @@ What is kept, under ``PREFIX:`` (all of it can be rebuilt from the offline table
 ``VIEW:closed``        hash: packed key -> generation, of the keys that have closed chunks
 ``VIEW:closed:KEY``    sorted set: closed chunks, each behind the time of its first row, in the order of bytes
 ``VIEW:version``       counted up by each write
+``VIEW:turn``          there while one writes, two seconds at most
 
 A write watches the version, reads what it must merge with, and sends one ``MULTI``: when another writer was faster Redis
 refuses it whole, and it is done again. A killed writer leaves no lock behind. A reading that follows closed chunks
@@ -27,7 +28,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import msgspec
 import redis
 
-from flyball.errors import Conflict, Invalid
+from flyball.errors import Conflict, FlyballError, Invalid
 from flyball.stores.online import Rewritten, Rows, two_texts, view_address
 from flyball.stores.online_chunks import Layout, is_whole, layout_of, torn, with_dropped
 from flyball.stores.online_redis_wire import Connections, trouble
@@ -46,6 +47,8 @@ from flyball.stores.online_tails import (
 T = TypeVar("T")
 _BIAS = 1 << 63
 _NO_GENERATION = bytes(8)
+_TURN_MS = 2000  # how long others wait for a writer that was killed
+_POLL_S = 0.002
 _FIELDS = 500  # fields in one command
 _OWN = {"timeout_ms": "50", "write_timeout_ms": "30000", "prefix": "flyball"}
 _AGAIN = "this is safe to repeat"
@@ -128,15 +131,16 @@ class RedisReading:
         generation = self._tails[address][1] if self.tail(address) is not None else _NO_GENERATION
         view, key = address[:8], address[8:]
         name, *bounds = command
-        *_, (now, chunks) = self._ask(
+        generation_of = (b"HGET", self._store.of_view(view, b"closed"), key)
+        # Between two equal generations no chunk was rewritten. MULTI would do as well, but not on a server that is full.
+        before, chunks, after = self._ask(
             [
-                (b"MULTI",),
-                (b"HGET", self._store.of_view(view, b"closed"), key),
+                generation_of,
                 (name, self._store.chunks(view, key), *bounds, b"LIMIT", b"0", b"1"),
-                (b"EXEC",),
+                generation_of,
             ]
         )
-        if (now or _NO_GENERATION) != generation:
+        if {before or _NO_GENERATION, after or _NO_GENERATION} != {generation}:
             raise Rewritten(
                 f"rows of a key in {self._store} were rewritten while they were read", "ask again"
             )
@@ -328,17 +332,25 @@ class RedisOnline:
     def _transact(self, view: bytes, work: Callable[[Any], T], watched: Sequence[bytes] = ()) -> T:
         """Do the work and send what it planned, all or nothing; again when another writer was faster."""
         until = time.monotonic() + 2 * self._writing.timeout_s
-        with self._lock:
+        turn = self.of_view(view, b"turn")
+        with self._lock, self._client() as client:
             while True:
-                with self._client() as client, client.pipeline(transaction=True) as pipe:
-                    try:
+                # A courtesy: without it the faster of two writers would always win. It is the watch that must hold.
+                while not client.set(turn, b"", nx=True, px=_TURN_MS) and time.monotonic() < until:
+                    time.sleep(_POLL_S)
+                try:
+                    with client.pipeline(transaction=True) as pipe:
                         pipe.watch(self.of_view(view, b"version"), *watched)
                         found = work(pipe)
+                        pipe.delete(turn)
                         pipe.execute()
                         return found
-                    except redis.WatchError:
-                        if time.monotonic() > until:
-                            raise Conflict(f"other writers of {self} are always faster", _AGAIN) from None
+                except redis.WatchError:
+                    if time.monotonic() > until:
+                        raise Conflict(f"other writers of {self} are always faster", _AGAIN) from None
+                except FlyballError:
+                    client.delete(turn)
+                    raise
 
 
 class _Plan:
@@ -415,13 +427,11 @@ class _Plan:
         )
         if not new:
             return 0
-        if late and (touched or chunks[:-1]):
-            generation = (
-                self._next()
-            )  # closed chunks are others now than those the tail from before goes with
+        if late:  # chunks closed now or by a later write go with no tail from before
+            generation = self._next()
         self._gone += [(key, begins_us) for begins_us, _ in touched]
         self._put += [(key, _begins(begins_us) + chunk) for begins_us, chunk in chunks[:-1]]
-        if chunks[:-1] or touched:
+        if chunks[:-1] or late:
             self._closed[key] = generation
         self._new[key] = (chunks[-1][1], generation)
         return new

@@ -48,7 +48,7 @@ def test_a_corrupt_file_is_said_to_be_with_what_to_do(tmp_path: Path, damage: by
     with pytest.raises(Unavailable) as error:
         open_online(f"lmdb:{tmp_path}/online", readonly=True)
     assert "corrupt" in error.value.what
-    assert "rm -r" in error.value.hint
+    assert "--rebuild" in error.value.hint
 
 
 def test_a_wrong_url_names_what_would_do() -> None:
