@@ -199,7 +199,12 @@ class Tables:
             except FileExistsError as error:
                 staged.unlink()
                 raise Conflict(f"{path} is there already", _ANOTHER) from error
-            staged.unlink()
+            except OSError:  # a file system without links: the lock alone keeps writers apart
+                if path.exists():
+                    staged.unlink()
+                    raise Conflict(f"{path} is there already", _ANOTHER) from None
+                staged.replace(path)
+            staged.unlink(missing_ok=True)
         else:
             staged.replace(path)
         if durable:
