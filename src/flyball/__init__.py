@@ -8,6 +8,7 @@ Importing this package loads no engine; each part is imported when it is first n
 """
 
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -82,6 +83,6 @@ def bound(part: str, name: str) -> Any:
     """
     for module in _VERBS.get(part, (f"flyball.service.{part}",)):
         found = None if name.startswith("_") else getattr(import_module(module), name, None)
-        if found is not None:
+        if found is not None and not isinstance(found, ModuleType):  # what a verb's module imports is no verb
             return found
     raise AttributeError(f"flyball.{part} has no {name!r}")
