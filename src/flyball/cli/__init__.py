@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import Any
 
 from flyball.errors import FlyballError, Internal
@@ -12,6 +13,8 @@ from flyball.errors import FlyballError, Internal
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code (0 ok, 1 a check said no, 2 usage, 3 not found, 4 conflict, …)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:  # a warning is for whoever typed the command: no file of ours, no line of code
+        warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     debug = "--debug" in words
     as_json = "--json" in words
     words = [word for word in words if word != "--debug"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,18 @@ def is_query(given: Any) -> bool:
     if not isinstance(given, str):
         return False
     first = given.split(None, 1)[0].lower() if given.strip() else ""
-    return first.startswith(_QUERY) and (" " in given.strip() or "\n" in given) and not Path(given).exists()
+    names_table = Path(given).suffix.lower() in _SCANS  # "with space.csv"; no query ends so
+    return (
+        first.startswith(_QUERY) and len(given.split(None, 1)) > 1 and not names_table and not is_file(given)
+    )
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether something of that name is there; a query of a few hundred letters is no name, and no error either."""
+    try:
+        return Path(path).exists()
+    except OSError:
+        return False
 
 
 def table_of(given: Any, said: str = "the entity rows") -> pl.DataFrame | pl.LazyFrame:
@@ -52,8 +63,8 @@ def table_of(given: Any, said: str = "the entity rows") -> pl.DataFrame | pl.Laz
         return _scan(Path(given), said)
     library = type(given).__module__.partition(".")[0].lstrip("_")
     try:
-        if library == "pandas":
-            return pl.from_pandas(given, include_index=given.index.name is not None)
+        if library == "pandas" and hasattr(given, "columns"):
+            return pl.from_pandas(given, include_index=any(name is not None for name in given.index.names))
         if library == "duckdb":
             found: pl.DataFrame = given.pl()
             return found
@@ -142,6 +153,32 @@ def as_moment(at: datetime, said: str = "at") -> datetime:
     return at.astimezone(UTC)
 
 
+def moment_of(given: Any) -> datetime:
+    """One moment from a datetime, a date (its midnight), NumPy's or pandas' own, or ISO 8601.
+
+    >>> moment_of("2013-04-01"), moment_of(date(2013, 4, 1))
+    (datetime.datetime(2013, 4, 1, 0, 0), datetime.datetime(2013, 4, 1, 0, 0))
+    """
+    found: Any = parsed_moment(given) if isinstance(given, str) else given
+    if hasattr(found, "astype"):
+        found = found.astype("datetime64[us]").item()
+    if type(found) is date:
+        return datetime.combine(found, time())
+    if not isinstance(found, datetime) or str(found) == "NaT":  # pandas' is a datetime
+        raise Invalid(
+            f"{given!r} is not a time", "like 2013-04-01T09:00:00Z, or datetime(2013, 4, 1, tzinfo=UTC)"
+        )
+    return found
+
+
+def parsed_moment(text: str) -> datetime | None:
+    """ISO 8601 as a moment; ``None`` for another text."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+
 def _parsed(texts: pl.Series, said: str) -> pl.Series:
     """ISO 8601; each text may have its own offset."""
     try:
@@ -149,9 +186,10 @@ def _parsed(texts: pl.Series, said: str) -> pl.Series:
         zoned = plain.str.contains(r"(?:[zZ]|[+-]\d\d:?\d\d)$") & plain.str.contains(":")
         found = plain.str.to_datetime(time_unit="us", time_zone="UTC", strict=True)
     except pl.exceptions.PolarsError as error:
-        shown = texts.drop_nulls().head(1).to_list()
+        wrong = next((text for text in texts.drop_nulls() if parsed_moment(text.strip()) is None), None)
+        held = "texts of several forms" if wrong is None else f"texts that are no times, like {wrong!r}"
         raise Invalid(
-            f"{said}: {texts.name!r} holds texts that are no times, like {shown[0] if shown else None!r}",
+            f"{said}: {texts.name!r} holds {held}",
             "ISO 8601 is read, like 2013-04-01T09:00:00Z; parse others first",
             column=texts.name,
         ) from error

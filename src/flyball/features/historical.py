@@ -112,17 +112,14 @@ def names_for(vector: Vector, full_feature_names: bool | None) -> dict[str, str]
     features = [name for name in vector.service.features if ":" in name]
     if full_feature_names is None:
         return {name: name for name in features}
-    if full_feature_names:
-        return {name: name.replace(":", "__") for name in features}
-    short: dict[str, str] = {}
+    names: dict[str, str] = {}
     for name in features:
-        called = name.partition(":")[2]
-        if called in short:
-            raise Invalid(
-                f"{short[called]!r} and {name!r} would both be called {called!r}", "full_feature_names=True"
-            )
-        short[called] = name
-    return {name: called for called, name in short.items()}
+        called = name.replace(":", "__") if full_feature_names else name.partition(":")[2]
+        if called in names:
+            hint = "leave full_feature_names out" if full_feature_names else "full_feature_names=True"
+            raise Invalid(f"{names[called]!r} and {name!r} would both be called {called!r}", hint)
+        names[called] = name
+    return {name: called for called, name in names.items()}
 
 
 class TrainingSet:
@@ -179,13 +176,16 @@ class TrainingSet:
         A larger one never is in memory: entity rows are joined ``rows_at_once``, sources beyond their limit are spilled.
         """
         path = Path(path)
+        if path.is_dir():
+            raise Invalid(f"{str(path)!r} is a folder", f"name a file in it: {path / 'train.parquet'}")
         with _written_to(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             folder = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
         with folder as name:
             staged = Path(name, path.name)
             self._write(staged, Path(name), rows_at_once)
-            staged.replace(path)
+            with _written_to(path):
+                staged.replace(path)
         return path
 
     def save(self, name: str) -> Any:
@@ -245,7 +245,7 @@ def _written_to(path: Path) -> Iterator[None]:
     except (OSError, pl.exceptions.ComputeError) as error:
         raise Unavailable(
             f"the training set can't be written to {path.name}: {error}",
-            "free some space, or write to a larger disk",
+            "is the folder there, may you write to it, and has its disk room?",
             path=str(path),
         ) from error
 

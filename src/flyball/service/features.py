@@ -245,6 +245,8 @@ def service_of(ws: Workspace, features: str | Iterable[str] | Service) -> Servic
     for name in names:
         if not isinstance(name, str):
             raise Invalid(f"a feature is named by a text, not {name!r}", "like 'view:feature'")
+        if name in services(ws):
+            raise Invalid(f"{name!r} is a service, and no feature", "ask for it alone, by its name")
     if not names:
         raise Invalid("no feature is asked for", "flyball features ls shows what there is")
     return service_for(names, known(ws, names))

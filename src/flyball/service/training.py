@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flyball.errors import Invalid, Unavailable
+from flyball.errors import Invalid, NotFound, Unavailable, nearest
 from flyball.service.verb import CURRENT, verb
 from flyball.service.workspace import Workspace
 
@@ -63,21 +63,27 @@ def get_historical_features(
     >>> asked = pl.DataFrame({"carrier": ["UA"], "at": [datetime(2013, 4, 1, tzinfo=UTC)]})    # doctest: +SKIP
     >>> get_historical_features(asked, ["carrier:late_3h"]).to_polars()                        # doctest: +SKIP
     """
+    from flyball.features.entity_rows import is_query, moment_of
     from flyball.features.historical import TrainingSet, names_for
     from flyball.features.joining import MEMORY_BYTES
     from flyball.service.features import resolved, service_of
 
     ws = ws or Workspace.current()
-    if not isinstance(features, str) and not hasattr(features, "request") and not tuple(features):
-        raise Invalid("no feature is asked for", "flyball features ls shows what there is")
     vector = resolved(ws, service_of(ws, features))
     source_for = _sources(ws, sources)
+    at = at if at is None or isinstance(at, str) else moment_of(at)
     if entities is None:
         given = _range(ws, vector, source_for, at, start, end, every)
     elif start is not None or end is not None or every is not None:
         raise Invalid("entity rows and a range of time are both given", "leave one of them out")
     else:
         given = _given(ws, entities, sources)
+    unread = set(sources or ()) - {view.source for view in vector.views}
+    if unread and not is_query(entities):  # a query may name any
+        raise NotFound(
+            f"no view that is asked for reads source {min(unread)!r}",
+            nearest(min(unread), [view.source for view in vector.views]),
+        )
     return TrainingSet(
         vector,
         names_for(vector, full_feature_names),
@@ -134,11 +140,11 @@ def join(
 
 
 def _given(ws: Workspace, entities: Any, sources: Mapping[str, Any] | None) -> Callable[[], Frame]:
-    from flyball.features.entity_rows import is_query, table_of
+    from flyball.features.entity_rows import is_file, is_query, table_of
 
-    if is_query(entities):
+    if is_query(entities) and not is_file(ws.root / entities):
         return lambda: _query(ws, entities, sources)
-    if isinstance(entities, str | Path) and not Path(entities).exists() and (ws.root / entities).exists():
+    if isinstance(entities, str | Path) and not is_file(entities) and is_file(ws.root / entities):
         entities = ws.root / entities
     return lambda: table_of(entities)
 
@@ -147,12 +153,12 @@ def _timed(rows: Frame, at: str | datetime | None) -> tuple[pl.LazyFrame, str]:
     """Entity rows with a column of times, and its name."""
     import polars as pl
 
-    from flyball.features.entity_rows import TIME, as_moment, time_column
+    from flyball.features.entity_rows import TIME, as_moment, parsed_moment, time_column
 
     lazy = rows.lazy()
     schema = lazy.collect_schema()
     if isinstance(at, str) and at not in schema:
-        at = _moment(at) or at
+        at = parsed_moment(at) or at
     if isinstance(at, datetime):
         if _AT in schema:
             raise Invalid(
@@ -172,7 +178,7 @@ def _range(
     every: timedelta | str | None,
 ) -> Callable[[], Frame]:
     from flyball.features.definitions import seconds
-    from flyball.features.entity_rows import as_moment
+    from flyball.features.entity_rows import as_moment, moment_of, parsed_moment
     from flyball.features.timeline import rows_between
 
     if start is None:
@@ -180,31 +186,17 @@ def _range(
             "neither entity rows nor start= is given",
             "which entities, and when? give a frame, or a range of time",
         )
-    if isinstance(at, datetime):
+    if isinstance(at, datetime) or (at and parsed_moment(at)):
         raise Invalid("at= is a moment, and start= a range", "leave one of them out")
     if vector.service.request:
         names = ", ".join(field.name for field in vector.service.request)
         raise Invalid(f"a range of time brings no request fields: {names}", "give entity rows that have them")
-    begin = as_moment(_parsed(start), "start")
-    until = as_moment(_parsed(end), "end") if end is not None else ws.clock.now()
-    step = timedelta(seconds=seconds(every)) if isinstance(every, str | int) else every
+    begin = as_moment(moment_of(start), "start")
+    until = as_moment(moment_of(end), "end") if end is not None else ws.clock.now()
+    step = every if every is None or isinstance(every, timedelta) else timedelta(seconds=seconds(every))
+    if at in vector.entities:
+        raise Invalid(f"at={at!r} is a key of the views", "the column of times needs another name, like 'at'")
     return lambda: rows_between(vector.views, source_for, start=begin, end=until, every=step, at=at or _AT)
-
-
-def _parsed(text: datetime | str) -> datetime:
-    if isinstance(text, datetime):
-        return text
-    found = _moment(text)
-    if found is None:
-        raise Invalid(f"{text!r} is not a time", "like 2013-04-01T09:00:00Z")
-    return found
-
-
-def _moment(text: str) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return None
 
 
 def _sources(ws: Workspace, given: Mapping[str, Any] | None) -> Callable[[View], Frame]:

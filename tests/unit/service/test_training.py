@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -405,3 +406,81 @@ def test_a_full_disk_leaves_nothing_half_written(ws: Workspace, tmp_path: Path, 
     assert said in done.stdout, done.stderr
     assert not out.exists()
     assert list(out.parent.iterdir()) == []
+
+
+def test_one_moment_for_all_rows_is_a_time_of_any_kind_or_refused(ws: Workspace) -> None:
+    rows = ASKED.with_columns(when=pl.lit(NOON - timedelta(days=400))).drop("at")  # must not be taken instead
+    midnight = datetime.fromisoformat("2026-03-02")
+    kinds: list[Any] = [
+        "2026-03-02",
+        midnight,
+        midnight.date(),
+        np.datetime64("2026-03-02"),
+        pd.Timestamp(midnight),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NaiveTimes)
+        for kind in kinds:
+            found = get_historical_features(rows, ["shop:count_3h"], at=kind, ws=ws).to_polars()
+            assert found["at"].to_list() == [midnight.replace(tzinfo=UTC)] * len(rows), kind
+    for wrong in (1_700_000_000, np.datetime64("NaT"), pd.NaT):
+        with pytest.raises(Invalid, match="is not a time"):
+            get_historical_features(rows, ["shop:count_3h"], at=wrong, ws=ws)
+
+
+def test_ranges_take_dates_and_refuse_what_is_no_step(ws: Workspace) -> None:
+    start: Any = (NOON - timedelta(days=1)).date()
+    with pytest.warns(NaiveTimes):
+        assert get_historical_features(features=["shop:price"], start=start, ws=ws).to_polars().height > 0
+    wrong: Any = 3600.0
+    with pytest.raises(Invalid, match=r"3600\.0 is not a duration"):
+        get_historical_features(features=["shop:price"], start=NOON, every=wrong, ws=ws)
+    with pytest.raises(Invalid, match="'shop' is a key"):
+        get_historical_features(features=["shop:price"], start=NOON, at="shop", ws=ws)
+    with pytest.raises(Invalid, match="at= is a moment"):
+        get_historical_features(features=["shop:price"], start=NOON, at="2026-03-01", ws=ws)
+
+
+def test_a_long_query_is_no_file_name_and_a_file_may_be_called_like_a_query(
+    ws: Workspace, tmp_path: Path
+) -> None:
+    query = "select * from '" + str(as_file(ASKED, tmp_path / "asked.parquet")) + "'"
+    query += " where shop is not null or " + " or ".join(f"shop = '{'x' * 50}{one}'" for one in range(10))
+    assert get_historical_features(query, FEATURES, ws=ws).to_polars().height == 4
+    as_file(ASKED, tmp_path / "with space.parquet")
+    assert get_historical_features("with space.parquet", FEATURES, ws=ws).to_polars().height == 5
+    with pytest.raises(NotFound, match=r"no file 'select this\.csv'"):
+        get_historical_features("select this.csv", FEATURES, ws=ws).to_polars()
+
+
+def test_columns_in_an_index_of_pandas_count(ws: Workspace) -> None:
+    asked = ASKED.to_pandas().set_index(["shop", "at"])
+    found = get_historical_features(asked, FEATURES, ws=ws).to_polars()
+    assert found.select(FEATURES).to_dict(as_series=False) == FOUND
+
+
+def test_rows_for_a_source_that_nothing_reads_are_refused(ws: Workspace) -> None:
+    with pytest.raises(NotFound, match="reads source 'sale'") as caught:
+        get_historical_features(ASKED, FEATURES, sources={"sale": SALES}, ws=ws)
+    assert "did you mean 'sales'?" in caught.value.hint
+
+
+def test_two_features_of_one_long_name_are_refused(ws: Workspace, tmp_path: Path) -> None:
+    views = [
+        f'{one} = View("{one}", "s s".split()[:1], sales, columns=("{two}",))\n'
+        for one, two in [("a", "b__c"), ("a__b", "c")]
+    ]
+    (tmp_path / "defs.py").write_text(DEFINITIONS + "".join(views))
+    with pytest.raises(Invalid, match="would both be called 'a__b__c'"):
+        get_historical_features(ASKED, ["a:b__c", "a__b:c"], full_feature_names=True, ws=ws)
+
+
+def test_a_folder_is_no_file_to_write_to(ws: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="is a folder"):
+        join(features=["shop:price"], start="2026-02-28T00:00Z", out=str(tmp_path), ws=ws)
+
+
+def test_the_first_text_that_is_no_time_is_shown(ws: Workspace) -> None:
+    asked = ASKED.head(2).with_columns(at=pl.Series(["2026-03-01T12:00:00Z", "noon"]))
+    with pytest.raises(Invalid, match="like 'noon'"):
+        get_historical_features(asked, FEATURES, ws=ws).to_polars()
