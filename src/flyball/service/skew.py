@@ -85,6 +85,7 @@ def compared(ws: Workspace, endpoint: str, rows: pl.DataFrame, sample: int) -> S
 def serving_of(ws: Workspace, endpoint: str) -> tuple[str, Vector]:
     """The applied feature service that an endpoint's champion reads, as it was when that was trained."""
     from flyball.features.definitions import OnDemand, Service, View, resolve
+    from flyball.features.shipping import take
     from flyball.heal import traffic
     from flyball.models import registry
 
@@ -98,6 +99,7 @@ def serving_of(ws: Workspace, endpoint: str) -> tuple[str, Vector]:
     service, views, computed = traffic.features_of(ws.ledger, version)
     known: dict[str, View | OnDemand] = {name: msgspec.convert(one, View) for name, one in views.items()}
     known |= {name: msgspec.convert(one, OnDemand) for name, one in computed.items()}
+    take(computed, ws.blobs.get)  # plain functions run as they were, not as the project has them now
     return version.feature_service, resolve(msgspec.convert(service, Service), known)
 
 

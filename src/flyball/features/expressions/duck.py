@@ -45,8 +45,8 @@ def to_duckdb(expression: Expr, types: Mapping[str, str] = {}) -> str:
     """The SQL of an expression. Columns of times are TIMESTAMP, TIMESTAMPTZ or DATE; one of TIMESTAMP is read as UTC.
 
     >>> from flyball.features.expressions import col
-    >>> to_duckdb(col("late") & col("sure"))
-    ...     # doctest: +SKIP
+    >>> to_duckdb(col("city").str.starts_with("O'"))
+    'CAST(starts_with(CAST("city" AS VARCHAR), \\'O\\'\\'\\') AS BOOLEAN)'
     """
     return Duck(column_kinds([expression], types)).output(expression)
 
