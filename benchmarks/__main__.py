@@ -18,6 +18,7 @@ NAMES = (
     "features_online",
     "features_rows",
     "features_feast",
+    "features_store",
     "features_filling",
     "serving",
     "ledger",
