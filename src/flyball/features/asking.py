@@ -11,6 +11,7 @@ from flyball.features.definitions import RequestField, Service, Vector
 from flyball.stores.online import Reading
 
 KEYS = frozenset((str, int, type(None)))  # the types of a key
+_BITS = 63  # of a key that is a number
 _SHOWN = 80  # letters of a wrong value that a message holds
 
 
@@ -110,6 +111,17 @@ def bad_key(service: Service, needed: Sequence[str], name: str, entities: Mappin
         )
     return Invalid(
         f"entity {name!r} is {shown(entities[name])}", "a key is a text, a whole number or null", field=name
+    )
+
+
+def beyond(needed: Sequence[str], entities: Mapping[str, Any]) -> Invalid:
+    """Which key is a number that no source can hold."""
+    wide = [one for one in needed if type(entities[one]) is int and entities[one].bit_length() > _BITS]
+    name = wide[0] if wide else needed[0]
+    return Invalid(
+        f"entity {name!r} is {shown(entities[name])}",
+        f"a key that is a whole number has at most {_BITS} bits",
+        field=name,
     )
 
 

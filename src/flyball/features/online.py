@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from flyball.features.asking import CHECKS, Places, as_typed, bad_key, requested
+from flyball.features.asking import CHECKS, Places, as_typed, bad_key, beyond, requested
 from flyball.features.definitions import Known, Service, resolve
 from flyball.features.reading import ATTEMPTS, ViewReader, begin
 from flyball.stores.online import OnlineStore, Reading, Rewritten, pack_key
@@ -87,6 +87,8 @@ class OnlineReader:
             if attempt >= ATTEMPTS:
                 raise
             return self.read(entities, request, at_us, attempt=attempt + 1)
+        except OverflowError:  # asked here, not of every key before: no store has such a one
+            raise beyond(self.entities, entities) from None
         finally:
             reading.close()
         if self._computing is not None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyball.errors import Invalid, nearest
-from flyball.features.asking import CHECKS, KEYS, Places, bad_key, requested
+from flyball.features.asking import CHECKS, KEYS, Places, bad_key, beyond, requested
 from flyball.features.definitions import Known, Service, resolve, text_code
 from flyball.features.reading import (
     ATTEMPTS,
@@ -161,7 +161,12 @@ class VectorReader:
         addresses: list[list[bytes]] = []
         for view in self._views:
             if view.entity not in packed:
-                packed[view.entity] = _packed([keys[name] for name in view.entity])
+                try:
+                    packed[view.entity] = _packed([keys[name] for name in view.entity])
+                except OverflowError:
+                    largest = {name: max((key for key in keys[name] if type(key) is int), key=abs, default=0)
+                               for name in view.entity}  # fmt: skip
+                    raise beyond(view.entity, largest) from None
             prefix = view.prefix
             addresses.append([prefix + key for key in packed[view.entity]])
         begun = begin(reading, self._views, addresses, near=self._near)

@@ -40,6 +40,9 @@ def apply(plan: bool = False, *, ws: Workspace = CURRENT) -> list[Change]:
     changes: list[Change] = []
     refs: dict[str, str] = {}
     vectors = {name: resolved(ws, service) for name, service in services(ws).items()}  # all right, or nothing
+    for one in known(ws).values():
+        if kind_of(one) == "on_demand":
+            resolved(ws, service_of(ws, one.features))
     for name, one in known(ws).items():
         kind = kind_of(one)
         if not plan:
@@ -343,19 +346,29 @@ def show(name: str, *, ws: Workspace = CURRENT) -> dict[str, Any]:
     """
     if "@" in name:
         return {"version": name, **_applied_version(ws, name)}
-    found: dict[str, Any] = {**entities(ws), **sources(ws), **known(ws), **services(ws)}
-    if name not in found:
+    defined: list[Mapping[str, Any]] = [entities(ws), sources(ws), known(ws), services(ws)]
+    found = [_shown(ws, names[name]) for names in defined if name in names]
+    if not found:
         raise NotFound(
             f"no view, service, source or entity {name!r}",
-            nearest(name, list(found)) + "; flyball features ls",
+            nearest(name, list({one: None for names in defined for one in names})) + "; flyball features ls",
         )
-    shown: dict[str, Any] = msgspec.to_builtins(found[name])
-    noun = {"Service": "service", "View": "view", "OnDemand": "on_demand"}.get(type(found[name]).__name__)
+    if len(found) == 1:
+        return found[0][1]
+    return dict(found)  # a view is often called as its entity or its source is
+
+
+def _shown(ws: Workspace, one: Entity | Source | View | OnDemand | Service) -> tuple[str, dict[str, Any]]:
+    """What kind of definition it is, and what it says."""
+    kind = type(one).__name__
+    shown: dict[str, Any] = msgspec.to_builtins(one)
+    noun = {"Service": "service", "View": "view", "OnDemand": "on_demand"}.get(kind)
     if noun is not None:
-        versions = [key for key in ws.ledger.keys(noun) if key.rpartition("@")[0] == name]
+        versions = [key for key in ws.ledger.keys(noun) if key.rpartition("@")[0] == one.name]
         used = {user: None for ref in versions for user in users_of(ws, noun, ref)}
-        shown = {"digest": found[name].digest, "versions": versions, "used_by": list(used), **shown}
-    return shown
+        digest = getattr(one, "digest", "")
+        shown = {"digest": digest, "versions": versions, "used_by": list(used), **shown}
+    return noun or kind.lower(), shown
 
 
 @verb("features search", reads=True)

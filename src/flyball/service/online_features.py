@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +82,11 @@ def _reader(ws: Workspace, features: Asked) -> tuple[VectorReader, Patience]:
         mine = _readers[ws] = _Readers(ws.definitions)
     if isinstance(features, str) and ":" in features:
         features = (features,)
-    key = tuple(features) if isinstance(features, list) else features
+    if not isinstance(features, str) and isinstance(features, Iterable):
+        features = tuple(features)
+        if not all(isinstance(name, str) for name in features):
+            raise Invalid("the features are named by other things than texts", "like ['view:feature']")
+    key = features
     reader = mine.made.get(key)
     if reader is None:
         service = service_of(ws, features)
@@ -97,6 +101,8 @@ def _moment(ws: Workspace, at: datetime | str | None) -> int:
     if at is None:
         return to_us(ws.clock.now())
     moment = parse_when(at) if isinstance(at, str) else at
+    if not isinstance(moment, datetime):
+        raise Invalid(f"at is {at!r}, no time", "write datetime(..., tzinfo=UTC)", field="at")
     if moment.tzinfo is None:
         raise Invalid(f"at is {at!r}, without a time zone", "write datetime(..., tzinfo=UTC)", field="at")
     return to_us(moment)
@@ -110,7 +116,9 @@ def columns_of(rows: Any, names: Sequence[str]) -> Any:
     if library == "polars":
         frame = rows.collect() if hasattr(rows, "collect") else rows
         return {name: frame[name].to_list() for name in names if name in frame.columns}
-    if library == "pandas":
+    if library in ("duckdb", "_duckdb") and hasattr(rows, "pl"):
+        return columns_of(rows.pl(), names)
+    if library == "pandas" and hasattr(rows, "columns"):
         return {name: _plain(rows[name]) for name in names if name in rows.columns}
     if library == "pyarrow":
         return {name: rows[name].to_pylist() for name in names if name in rows.schema.names}

@@ -97,6 +97,24 @@ def test_versions_of_services_and_on_demand_views_are_shown_too(ws: Workspace) -
     assert "till@1" in caught.value.hint
 
 
+def test_what_shares_a_name_is_shown_together(ws: Workspace) -> None:
+    define(
+        ws,
+        more='same = Service("spend", ("spend:price",))\nlast = View("sales", shop, sales, columns=("price",))\n',
+    )
+    assert list(features.show("spend", ws=ws)) == ["view", "service"]
+    assert list(features.show("sales", ws=ws)) == ["source", "view"]
+    assert features.show("sales", ws=ws)["source"]["url"] == "push:"
+
+
+def test_an_on_demand_view_that_reads_what_is_not_there_is_not_applied(ws: Workspace) -> None:
+    define(ws, more='lonely = OnDemand("lonely", {"x": col("spend:prise") + 1})')
+    for plan in (True, False):
+        with pytest.raises(NotFound, match="'lonely' names 'spend:prise'"):
+            features.apply(plan=plan, ws=ws)
+    assert ws.ledger.keys("view") == [], "all of it, or nothing"
+
+
 def test_features_are_asked_for_by_names(ws: Workspace) -> None:
     assert features.service_of(ws, "spend:price").features == ("spend:price",)
     with pytest.raises(NotFound) as caught:

@@ -16,7 +16,8 @@ import pytest
 from flyball.core.clock import ManualClock
 from flyball.errors import Invalid, NotFound, Unavailable
 from flyball.features import push
-from flyball.service.features import apply, live_views, views
+from flyball.features.online import OnlineReader
+from flyball.service.features import apply, known, live_views, service_of, views
 from flyball.service.online_features import get, get_online_features, get_online_features_async
 from flyball.service.verb import table
 from flyball.service.workspace import Workspace
@@ -222,3 +223,31 @@ def test_applying_tells_the_workers_and_what_is_gone_or_named_by_version(
     assert "till@1" in {view.name for view in live_views(ws)}
     found = get_online_features([{"shop": "a", "till": 2}], ["till@1:price"], ws=ws)
     assert found.to_dict(keys=False) == {"till@1:price": [2.5]}
+
+
+def test_a_number_that_no_source_can_hold_is_no_key(ws: Workspace) -> None:
+    for wrong in (2**70, -(2**70)):
+        with pytest.raises(Invalid, match="at most 63 bits") as caught:
+            get_online_features([{"shop": "a", "till": wrong}], "prices", ws=ws)
+        assert caught.value.facts["field"] == "till"
+        for asked in ("prices", ["bare:price"]):  # as a worker reads: of two views, and of one
+            reader = OnlineReader(service_of(ws, asked), known(ws), ws.online)
+            with pytest.raises(Invalid, match="at most 63 bits"):
+                reader.read({"shop": wrong, "till": 1}, {}, 0)
+
+
+def test_rows_features_and_times_of_other_kinds_are_taken_or_named(ws: Workspace) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    relation = duckdb.sql("select 'a' as shop, 2 as till")
+    assert get_online_features(relation, "prices", ws=ws).to_dict()["till:price"] == [2.5]
+    some: Any = {"bare:price"}
+    assert get_online_features([{"shop": "a"}], some, ws=ws).to_dict()["bare:price"] == [1.5]
+    asked: list[tuple[Any, Any, Any]] = [
+        (pd.Series(["a"]), ["bare:price"], None),
+        ([{"shop": "a"}], [["bare:price"]], None),
+        ([{"shop": "a"}], ["bare:price"], NOW.date()),
+        ([{"shop": "a"}], ["bare:price"], 1_700_000_000),
+    ]
+    for rows, features, at in asked:
+        with pytest.raises(Invalid):
+            get_online_features(rows, features, at=at, ws=ws)
