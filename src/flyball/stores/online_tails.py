@@ -147,9 +147,14 @@ def grown(layout: Layout, batch: Batch, first: int, tails: Sequence[Tail | None]
     counts = batch.counts[first : first + len(tails)]
     made: list[Tail | None] = [None] * len(tails)
     short = counts <= 2 * layout.half
-    absent = np.fromiter((tail is None for tail in tails), dtype=bool, count=len(tails))
+    absent = np.ones(len(tails), dtype=bool)
+    if tails.count(None) < len(tails):
+        absent = np.fromiter((tail is None for tail in tails), dtype=bool, count=len(tails))
     for count, groups in _alike(counts, np.flatnonzero(absent & short)):
-        for group, new in zip(groups.tolist(), _new(layout, batch, first + groups, count), strict=True):
+        found = _new(layout, batch, first + groups, count)
+        if len(found) == len(made):
+            return [*found]
+        for group, new in zip(groups.tolist(), found, strict=True):
             made[group] = new
     there = np.flatnonzero(~absent & short)
     if len(there) == 0:
