@@ -24,12 +24,13 @@ if TYPE_CHECKING:
         std,
         sum,
     )
-    from flyball.features.definitions import Entity, OnDemand, RequestField, Service, Source, View, Window
+    from flyball.features.definitions import Entity, Source, View, Window
     from flyball.features.expressions import Expr, coalesce, col, concat, greatest, least, lit, sql, when
     from flyball.features.filling import materialize, push
     from flyball.features.offline import point_in_time
     from flyball.features.on_demand import on_demand
     from flyball.features.online import FeatureRow, OnlineReader
+    from flyball.features.services import OnDemand, RequestField, Service
     from flyball.service.online_features import get_online_features, get_online_features_async
     from flyball.service.training import get_historical_features
 
@@ -79,12 +80,13 @@ _PLACES = {
         "approx_distinct", "count", "distinct", "first", "last", "max", "mean", "median", "min", "percentile", "std",
         "sum",
     ),
-    "definitions": ("Entity", "OnDemand", "RequestField", "Service", "Source", "View", "Window"),
+    "definitions": ("Entity", "Source", "View", "Window"),
     "expressions": ("Expr", "coalesce", "col", "concat", "greatest", "least", "lit", "sql", "when"),
     "filling": ("materialize", "push"),
     "offline": ("point_in_time",),
     "on_demand": ("on_demand",),
     "online": ("FeatureRow", "OnlineReader"),
+    "services": ("OnDemand", "RequestField", "Service"),
 }  # fmt: skip
 _WHERE = {name: module for module, names in _PLACES.items() for name in names}
 

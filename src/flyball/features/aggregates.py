@@ -14,7 +14,8 @@ With ``hop`` a window begins at a multiple of it, so that all questions of one h
 
 from __future__ import annotations
 
-from flyball.features.definitions import Function, Window, seconds
+from flyball.features.definitions import Function, Window
+from flyball.features.naming import seconds
 
 Duration = str | int  # '90s', '15m', '3h', '7d', '2w', or whole seconds
 

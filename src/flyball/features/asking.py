@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flyball.errors import Internal, Invalid, nearest
-from flyball.features.definitions import RequestField, Service, Vector
+from flyball.features.services import RequestField, Service, Vector
 from flyball.stores.online import Reading
 
 KEYS = frozenset((str, int, type(None)))  # the types of a key

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from flyball.errors import Invalid, Unavailable, nearest
-from flyball.features.definitions import Datatype, Vector, View
+from flyball.features.definitions import View
 from flyball.features.entity_rows import in_utc
 from flyball.features.events import Frame
 from flyball.features.joining import MEMORY_BYTES, Asked, join
+from flyball.features.naming import Datatype
+from flyball.features.services import Vector
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,9 +8,9 @@ from typing import Any
 import polars as pl
 
 from flyball.errors import Invalid, nearest
-from flyball.features.definitions import OnDemand, Vector
 from flyball.features.expressions.batch import check_columns, kinds_in, with_expressions
 from flyball.features.on_demand import as_outputs, function_of, typed, typed_expressions, types_of
+from flyball.features.services import OnDemand, Vector
 
 _DTYPES = {
     "FP64": pl.Float64, "FP32": pl.Float64, "INT64": pl.Int64, "INT32": pl.Int32, "BOOL": pl.Boolean, "BYTES": pl.String,

@@ -17,9 +17,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import polars as pl
 
 from flyball.errors import Invalid, nearest
-from flyball.features.definitions import Known, Service, View, by_name, resolve
+from flyball.features.definitions import View
 from flyball.features.events import Frame, source_of
 from flyball.features.joining import MEMORY_BYTES, Asked, join
+from flyball.features.services import Known, Service, by_name, resolve
 
 
 def point_in_time(

@@ -23,10 +23,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from flyball.errors import Invalid, NotFound, nearest
-from flyball.features.definitions import OnDemand, Vector
 from flyball.features.expressions.kinds import check
 from flyball.features.expressions.rows import Row, compile_row
 from flyball.features.expressions.tree import Expr
+from flyball.features.services import OnDemand, Vector
 
 if TYPE_CHECKING:
     import polars as pl

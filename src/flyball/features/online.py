@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from flyball.features.asking import CHECKS, Places, as_typed, bad_key, beyond, requested
-from flyball.features.definitions import Known, Service, resolve
 from flyball.features.reading import ATTEMPTS, ViewReader, begin
+from flyball.features.services import Known, Service, resolve
 from flyball.stores.online import OnlineStore, Reading, Rewritten, pack_key
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -17,7 +17,7 @@ import msgspec
 
 from flyball.core.hashing import digest_bytes
 from flyball.errors import Invalid, NotFound, Refused
-from flyball.features.definitions import OnDemand
+from flyball.features.services import OnDemand
 from flyball.models.formats import bundle
 
 _taken: dict[str, bundle.Sources] = {}

@@ -16,9 +16,10 @@ import polars as pl
 
 from flyball.core.clock import from_us
 from flyball.errors import Invalid, nearest
-from flyball.features.definitions import Known, Service, Vector, View, resolve
+from flyball.features.definitions import View
 from flyball.features.events import Frame, events_of, keys_of, source_of, times_us
 from flyball.features.offline import point_in_time
+from flyball.features.services import Known, Service, Vector, resolve
 
 LEAK = "leak"
 STALE = "stale store / late event"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from flyball.errors import Invalid, nearest
 from flyball.features.asking import CHECKS, KEYS, Places, bad_key, beyond, requested
-from flyball.features.definitions import Known, Service, resolve, text_code
+from flyball.features.definitions import text_code
 from flyball.features.reading import (
     ATTEMPTS,
     HEAD_BYTES,
@@ -30,6 +30,7 @@ from flyball.features.reading import (
     ViewReader,
     begin,
 )
+from flyball.features.services import Known, Service, resolve
 from flyball.features.shapes import Shaped
 from flyball.stores.online import OnlineStore, Reading, Rewritten, pack_key
 from flyball.stores.online_chunks import HEAD_WORDS, NEVER, Floats, Ints

@@ -17,13 +17,14 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from flyball.features.definitions import OnDemand, Vector, View
+from flyball.features.definitions import View
 from flyball.features.expressions.batch import apply
 from flyball.features.expressions.kinds import check_derived, column_kinds, condition
 from flyball.features.expressions.rows import compile_row
 from flyball.features.expressions.tree import Expr, columns_of, walk
 from flyball.features.in_batch import computed
 from flyball.features.on_demand import function_of, row_of, types_of
+from flyball.features.services import OnDemand, Vector
 
 TOLERANCE = 1e-11  # relative; two libraries round exp, log and powers to different last digits
 _START = datetime(2013, 3, 10, 6, tzinfo=UTC)

@@ -13,12 +13,13 @@ from typing import Any
 import polars as pl
 
 from flyball.core.clock import to_us
-from flyball.features.definitions import Service, View
+from flyball.features.definitions import View
 from flyball.features.expressions.kinds import check_derived, column_kinds, condition
 from flyball.features.expressions.meaning import LARGEST
 from flyball.features.filling import push
 from flyball.features.offline import point_in_time
 from flyball.features.online import OnlineReader
+from flyball.features.services import Service
 from flyball.features.verifying import Disagreement, equal, generated, literals_of
 from flyball.stores.online import open_online
 

@@ -17,7 +17,7 @@ import msgspec
 from flyball.core import plan as plans
 from flyball.core.records import Alias, Arm, EndpointSettings, ModelVersion, Route, Served
 from flyball.errors import Conflict, Invalid, NotFound, nearest
-from flyball.features.definitions import OnDemand
+from flyball.features.services import OnDemand
 from flyball.models import approvals, keys
 from flyball.models.formats import is_trusted
 from flyball.models.signing import Trust

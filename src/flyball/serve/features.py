@@ -24,7 +24,7 @@ from flyball.wire.features import FeastBody, read_feast, read_features
 from flyball.wire.predict import read_time
 
 if TYPE_CHECKING:
-    from flyball.features.definitions import Service
+    from flyball.features.services import Service
     from flyball.features.vectors import VectorReader, Vectors
     from flyball.stores.online import OnlineStore, Reading
 
@@ -162,7 +162,7 @@ class FeatureAnswers:
         return reader
 
     def _service(self, asked: str | tuple[str, ...]) -> Service:
-        from flyball.features.definitions import Service, service_for
+        from flyball.features.services import Service, service_for
 
         if isinstance(asked, tuple):
             return service_for(asked, self._known or {})

@@ -20,8 +20,9 @@ from flyball.serve.metrics import Metrics
 from flyball.wire.predict import Value, number, unknown_field
 
 if TYPE_CHECKING:
-    from flyball.features.definitions import OnDemand, View
+    from flyball.features.definitions import View
     from flyball.features.online import OnlineReader
+    from flyball.features.services import OnDemand
 
 log = logging.getLogger(__name__)
 _USUAL = frozenset((float, type(None)))
@@ -78,8 +79,8 @@ class FromStore:
 
     def __init__(self, endpoint: Endpoint, online: str, metrics: Metrics) -> None:
         from flyball.features.asking import Places, Unanswered
-        from flyball.features.definitions import Service, resolve
         from flyball.features.patience import Patience
+        from flyball.features.services import Service, resolve
 
         assert endpoint.service is not None
         self.service = msgspec.convert(endpoint.service, Service)
@@ -189,7 +190,8 @@ def definitions(
     views: Mapping[str, dict[str, Any]], on_demand: Mapping[str, dict[str, Any]]
 ) -> dict[str, View | OnDemand]:
     """The plan's definitions by name."""
-    from flyball.features.definitions import OnDemand, View
+    from flyball.features.definitions import View
+    from flyball.features.services import OnDemand
 
     known: dict[str, View | OnDemand] = {name: msgspec.convert(one, View) for name, one in views.items()}
     return known | {name: msgspec.convert(one, OnDemand) for name, one in on_demand.items()}

@@ -12,7 +12,8 @@ from flyball.service.verb import CURRENT, verb
 from flyball.service.workspace import Workspace
 
 if TYPE_CHECKING:
-    from flyball.features.definitions import Entity, OnDemand, Service, Source, Vector, View
+    from flyball.features.definitions import Entity, Source, View
+    from flyball.features.services import OnDemand, Service, Vector
 
 _WORDS = ("description", "owner", "tags")  # what a definition says to people: no part of its version
 
@@ -92,7 +93,7 @@ def _keep_names(ws: Workspace, changes: list[Change]) -> None:
 
 def _keep_code(ws: Workspace, one: View | OnDemand) -> None:
     """The sources of a plain function, where workers find them."""
-    from flyball.features.definitions import OnDemand
+    from flyball.features.services import OnDemand
 
     if isinstance(one, OnDemand) and one.python:
         from flyball.features.shipping import packed
@@ -187,7 +188,8 @@ def kind_of(one: View | OnDemand) -> str:
 
 def known(ws: Workspace, names: Iterable[str] = ()) -> dict[str, View | OnDemand]:
     """The project's views and on-demand views by name, and those versions that feature names ask for (``view@2:f``)."""
-    from flyball.features.definitions import OnDemand, View
+    from flyball.features.definitions import View
+    from flyball.features.services import OnDemand
 
     found: dict[str, View | OnDemand] = {}
     defined: list[View | OnDemand] = [
@@ -231,14 +233,14 @@ def version_named(ws: Workspace, ref: str) -> View:
 
 def resolved(ws: Workspace, service: Service) -> Vector:
     """A service with the views and on-demand views it needs."""
-    from flyball.features.definitions import resolve
+    from flyball.features.services import resolve
 
     return resolve(service, known(ws, service.features))
 
 
 def service_of(ws: Workspace, features: str | Iterable[str] | Service) -> Service:
     """A service by its name, as it is, or made of feature names."""
-    from flyball.features.definitions import Service, service_for
+    from flyball.features.services import Service, service_for
 
     if isinstance(features, Service):
         return features
@@ -277,7 +279,7 @@ def views(ws: Workspace) -> dict[str, View]:
 
 def services(ws: Workspace) -> dict[str, Service]:
     """The services that the project defines."""
-    from flyball.features.definitions import Service
+    from flyball.features.services import Service
 
     return {service.name: service for service in ws.definitions.of(Service).values()}
 

@@ -12,7 +12,7 @@ import msgspec
 
 from flyball.core.ids import new_id
 from flyball.core.records import Report
-from flyball.errors import Invalid, NotFound, Refused, nearest
+from flyball.errors import Invalid, NotFound, Refused, Unavailable, nearest
 from flyball.service.feeds import Feed, Ingested, To, contracts_of, prepared
 from flyball.service.verb import CURRENT, verb
 from flyball.service.workspace import Workspace
@@ -149,12 +149,25 @@ def _materialize(ws: Workspace, view: View, asked: _Asked, done: Done) -> Materi
     return msgspec.structs.replace(found, report=found.report or _report(ws, view, statistics, found))
 
 
+def _empty(ws: Workspace, view: View) -> None:
+    """Forget a view. An LMDB store that is not whole is set aside instead; its marks with it, so all views begin anew."""
+    from flyball.stores.online_check import check, set_aside
+
+    if ws.online_url.startswith("lmdb:"):
+        try:
+            check(ws.online_url)
+        except Unavailable:
+            ws.__dict__.pop("online", None)
+            set_aside(ws.online_url)
+    ws.online.clear(view.stored_as)
+
+
 def _follow(ws: Workspace, view: View, asked: _Asked, statistics: Statistics, done: Done) -> Materialized:
     """Of a feed: the offline files that are not online yet, by their numbers. Nothing can be late for that."""
     feed = Feed(ws, view.source)
     with feed.files.held():
         if asked.rebuild:
-            ws.online.clear(view.stored_as)
+            _empty(ws, view)
         (landed,) = feed.catch_up(view, statistics.add)
         mark = feed.followed(view)
     done(statistics.rows, statistics.rows)
@@ -171,7 +184,7 @@ def _fill(ws: Workspace, view: View, asked: _Asked, statistics: Statistics, done
     now = ws.clock.now()
     rows = _table(ws, view, asked.data)
     if asked.rebuild:
-        ws.online.clear(view.stored_as)
+        _empty(ws, view)
     if asked.compute:
         return _fill_by_many(ws, view, rows, asked, done)
     broken: list[tuple[str, str]] = []
@@ -414,7 +427,7 @@ def _when(text: str) -> datetime | None:
 
 
 def _duration(text: str) -> timedelta:
-    from flyball.features.definitions import seconds
+    from flyball.features.naming import seconds
 
     return timedelta(seconds=seconds(text))
 

@@ -14,8 +14,8 @@ from flyball.service.verb import CURRENT, verb
 from flyball.service.workspace import Workspace
 
 if TYPE_CHECKING:
-    from flyball.features.definitions import Service
     from flyball.features.patience import Patience
+    from flyball.features.services import Service
     from flyball.features.vectors import VectorReader, Vectors
 
     Asked = str | Sequence[str] | Service

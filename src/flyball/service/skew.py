@@ -15,7 +15,8 @@ from flyball.service.workspace import Workspace
 if TYPE_CHECKING:
     import polars as pl
 
-    from flyball.features.definitions import Vector, View
+    from flyball.features.definitions import View
+    from flyball.features.services import Vector
     from flyball.features.skew import Mismatch
 
 
@@ -84,7 +85,8 @@ def compared(ws: Workspace, endpoint: str, rows: pl.DataFrame, sample: int) -> S
 
 def serving_of(ws: Workspace, endpoint: str) -> tuple[str, Vector]:
     """The applied feature service that an endpoint's champion reads, as it was when that was trained."""
-    from flyball.features.definitions import OnDemand, Service, View, resolve
+    from flyball.features.definitions import View
+    from flyball.features.services import OnDemand, Service, resolve
     from flyball.features.shipping import take
     from flyball.heal import traffic
     from flyball.models import registry
@@ -123,7 +125,7 @@ def _others(ws: Workspace, view: View) -> list[View]:
 
 def moment(ws: Workspace, text: str) -> datetime | None:
     """``24h`` ago, or a time; nothing when nothing was said."""
-    from flyball.features.definitions import seconds
+    from flyball.features.naming import seconds
     from flyball.service.serving import parse_when
 
     if not text:

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     import polars as pl
 
     from flyball.core.records import Snapshot
-    from flyball.features.definitions import Service, Vector, View
+    from flyball.features.definitions import View
     from flyball.features.events import Frame
     from flyball.features.historical import TrainingSet
+    from flyball.features.services import Service, Vector
 
     Wanted = str | Sequence[str] | Service
 
@@ -177,8 +178,8 @@ def _range(
     end: datetime | str | None,
     every: timedelta | str | None,
 ) -> Callable[[], Frame]:
-    from flyball.features.definitions import seconds
     from flyball.features.entity_rows import as_moment, moment_of, parsed_moment
+    from flyball.features.naming import seconds
     from flyball.features.timeline import rows_between
 
     if start is None:

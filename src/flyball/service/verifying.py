@@ -45,7 +45,7 @@ def verify(name: str, rows: int = 1000, seed: int = 0, *, ws: Workspace = CURREN
     same ones for the same --seed. The first disagreement is shown as small as it can be made.
     """
     from flyball.features import verifying
-    from flyball.features.definitions import OnDemand, resolve, service_for
+    from flyball.features.services import OnDemand, resolve, service_for
     from flyball.service.features import known
 
     if rows < 1:

@@ -137,7 +137,8 @@ class Workspace:
     def definitions(self) -> Definitions:
         """What the project's own files define: pipelines, what features are made of, contracts."""
         from flyball.checks.expectations import Contract
-        from flyball.features.definitions import Entity, OnDemand, Service, Source, View
+        from flyball.features.definitions import Entity, Source, View
+        from flyball.features.services import OnDemand, Service
         from flyball.pipelines.discovery import load_definitions
 
         files = self.config.project.definitions

@@ -9,8 +9,8 @@ import pytest
 
 from flyball.errors import Invalid, NotFound
 from flyball.features import OnDemand, RequestField, Service, View, col, when
-from flyball.features.definitions import Vector, resolve
 from flyball.features.on_demand import compile_vector, compute_frame, function_of, on_demand
+from flyball.features.services import Vector, resolve
 
 SHOP = View(
     "shop",

@@ -10,7 +10,7 @@ from flyball.errors import NotFound, nearest
 from flyball.service import features as defined
 
 if TYPE_CHECKING:
-    from flyball.features.definitions import OnDemand
+    from flyball.features.services import OnDemand
     from flyball.service import Workspace
 
 
@@ -61,7 +61,7 @@ class Listing:
 
 
 def _on_demand(known: Mapping[str, Any]) -> dict[str, OnDemand]:
-    from flyball.features.definitions import OnDemand
+    from flyball.features.services import OnDemand
 
     return {name: one for name, one in known.items() if isinstance(one, OnDemand)}
 

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from flyball.errors import Conflict, Invalid, NotFound, nearest
-from flyball.features.definitions import Entity, OnDemand, Service, Source, View
+from flyball.features.definitions import Entity, Source, View
+from flyball.features.services import OnDemand, Service
 from flyball.service import Workspace, features
 from flyball.service.feast import words
 from flyball.service.feast.carried import Translated

@@ -26,8 +26,9 @@ from flyball.service import filling, online_features
 from flyball.service.feast.words import PushMode
 
 if TYPE_CHECKING:
-    from flyball.features.definitions import Service, Source, View
+    from flyball.features.definitions import Source, View
     from flyball.features.online import OnlineReader
+    from flyball.features.services import Service
     from flyball.service import Workspace
     from flyball.service.features import Change
 

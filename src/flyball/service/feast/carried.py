@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from flyball.features.definitions import Datatype, Entity, OnDemand, Service, Source, View
+from flyball.features.definitions import Entity, Source, View
+from flyball.features.naming import Datatype
+from flyball.features.services import OnDemand, Service
 
 
 class Note(msgspec.Struct, frozen=True):

@@ -13,18 +13,10 @@ from typing import Any, Literal, cast
 import msgspec
 
 from flyball.errors import Invalid
-from flyball.features.definitions import (
-    Datatype,
-    Entity,
-    Function,
-    OnDemand,
-    RequestField,
-    Service,
-    Source,
-    View,
-    Window,
-)
+from flyball.features.definitions import Entity, Function, Source, View, Window
 from flyball.features.expressions import Expr, col
+from flyball.features.naming import Datatype
+from flyball.features.services import OnDemand, RequestField, Service
 from flyball.service.feast import facts
 from flyball.service.feast.carried import Note, PlainFunction, Translated
 from flyball.service.feast.created import written_at_once

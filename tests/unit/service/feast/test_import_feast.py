@@ -12,8 +12,9 @@ import polars as pl
 import pytest
 
 from flyball.errors import Conflict, Invalid, NotFound, Unavailable
-from flyball.features.definitions import Entity, OnDemand, Service, Source, View
+from flyball.features.definitions import Entity, Source, View
 from flyball.features.on_demand import compile_vector, compute_frame
+from flyball.features.services import OnDemand, Service
 from flyball.service.feast import import_feast
 from flyball.service.feast.carried import Translated
 from flyball.service.feast.reading import read
@@ -180,7 +181,7 @@ def test_functions_that_are_no_arithmetic_stay_functions_and_run(
     module = __import__("written_features")
     monkeypatch.delitem(sys.modules, "written_features")
     again = {one.name: one for one in vars(module).values() if isinstance(one, OnDemand | View | Service)}
-    from flyball.features.definitions import resolve
+    from flyball.features.services import resolve
 
     known = [one for one in again.values() if not isinstance(one, Service)]
     vector = resolve(again["model"], known)
