@@ -56,7 +56,11 @@ class Environment:
                 _whole(self.env, self.path)
                 _of_this_format(self.env, self.path)
                 self._file, self._look_at = _file(self.path), time.monotonic() + _LOOK_S
+            except Unavailable:
+                self.env = None  # closed already
+                raise
             except (lmdb.Error, OSError) as error:
+                self.env = None
                 raise unavailable(self.path, error) from error
 
     def current(self, *, now: bool = False) -> Any:

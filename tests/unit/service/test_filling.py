@@ -262,3 +262,17 @@ def test_a_contract_of_a_view_stops_that_view_alone(tmp_path: Path) -> None:
         materialize(ws=ws)
     assert [one["new"] for one in error.value.facts["views"]] == [0, 60]
     feeding.close(ws)
+
+
+def test_rebuilding_sets_a_corrupt_store_aside(ws: Workspace, tmp_path: Path) -> None:
+    write(tmp_path, range(60))
+    materialize(ws=ws)
+    ws.online.close()
+    ws.__dict__.pop("online")
+    folder = Path(ws.online_url.removeprefix("lmdb:"))
+    file = folder / "data.mdb"
+    file.write_bytes(file.read_bytes()[:9000])
+    with pytest.raises(Unavailable, match="corrupt"):
+        materialize(ws=ws)
+    assert [one.rows for one in materialize(rebuild=True, ws=ws)] == [60, 60]
+    assert [*folder.parent.glob(f"{folder.name}.aside-*")]
