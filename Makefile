@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+WORKERS ?= auto
 
 .PHONY: demo test check unit bench docs clean lock setup
 .DEFAULT_GOAL := test
@@ -19,8 +20,8 @@ $(READY): requirements/dev.txt pyproject.toml
 demo: $(READY)         ## the whole loop on the flights of 2013
 	$(BIN)/flyball demo
 
-test: $(READY)         ## every test
-	$(BIN)/python -m pytest
+test: $(READY)         ## every test, on every core
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 unit: $(READY)         ## the quick ones
 	$(BIN)/python -m pytest tests/unit tests/property tests/conformance
