@@ -31,7 +31,16 @@ GROUPS = {
     "incidents": "What went wrong, and what was decided about it.",
     "config": "Settings and where each comes from.",
 }
-_PLACED = ("folder", "source", "url", "ref", "name", "after", "entities", "file")  # of what, from where, to where
+_PLACED = (
+    "folder",
+    "source",
+    "url",
+    "ref",
+    "name",
+    "after",
+    "entities",
+    "file",
+)  # of what, from where, to where
 _ORDER = ("init", "up", "down", "status", "doctor", "demo", "run", "deploy", "route", "promote", "rollback")
 
 

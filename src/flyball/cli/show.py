@@ -69,8 +69,10 @@ def _rows(console: Console, rows: list[Any], words: str) -> None:
         console.print(f"nothing yet ({words})", style="dim")
         return
     dicts = [plain(row) if not isinstance(row, str) else {"name": row} for row in rows]
+    first = {name: value for row in reversed(dicts) for name, value in row.items()}
+    ordered = dict.fromkeys(name for row in dicts for name in row)  # records leave out what is empty
     names = [
-        name for name, value in dicts[0].items() if not isinstance(value, dict | list) or len(str(value)) < 40
+        name for name in ordered if not isinstance(first[name], dict | list) or len(str(first[name])) < 40
     ]
     table = Table(box=None, header_style="bold", pad_edge=False)
     cells = [[_cell(row.get(name)) for name in names] for row in dicts]

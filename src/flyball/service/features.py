@@ -363,7 +363,7 @@ def show(name: str, *, ws: Workspace = CURRENT) -> dict[str, Any]:
 def _shown(ws: Workspace, one: Entity | Source | View | OnDemand | Service) -> tuple[str, dict[str, Any]]:
     """What kind of definition it is, and what it says."""
     kind = type(one).__name__
-    shown: dict[str, Any] = msgspec.to_builtins(one)
+    shown = _in_words(one)
     noun = {"Service": "service", "View": "view", "OnDemand": "on_demand"}.get(kind)
     if noun is not None:
         versions = [key for key in ws.ledger.keys(noun) if key.rpartition("@")[0] == one.name]
@@ -391,12 +391,26 @@ def search(words: str, *, ws: Workspace = CURRENT) -> list[dict[str, Any]]:
     return found
 
 
+def _in_words(one: Any) -> dict[str, Any]:
+    """A definition as plain values, its expressions as one writes them."""
+    shown: dict[str, Any] = msgspec.to_builtins(one)
+    for field in ("expressions", "derived"):
+        if field in shown:
+            shown[field] = {name: repr(expression) for name, expression in getattr(one, field).items()}
+    if "where" in shown:
+        shown["where"] = repr(one.where)
+    return shown
+
+
 def _applied_version(ws: Workspace, ref: str) -> dict[str, Any]:
+    from flyball.features.definitions import OnDemand, View
+
     refs: list[str] = []
+    kinds = {"view": View, "on_demand": OnDemand}
     for noun in ("view", "on_demand", "service"):
         record = ws.ledger.find(noun, ref, dict[str, Any])
         if record is not None:
-            return record
+            return _in_words(msgspec.convert(record, kinds[noun])) if noun in kinds else record
         refs += ws.ledger.keys(noun)
     raise NotFound(f"no version {ref!r} was applied", nearest(ref, refs))
 

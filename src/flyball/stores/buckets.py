@@ -70,7 +70,14 @@ def polars_options(url: str) -> tuple[str, dict[str, Any]]:
             given.setdefault("endpoint", endpoint)
     given |= {"max_retries": _RETRIES, "retry_timeout_ms": int(retry_s * 1000)}
     # Keys that are said need no provider; asking one would start a cloud's own library.
-    keys = ("access_key_id", "aws_access_key_id", "account_key", "service_account", "sas_key", "skip_signature")
+    keys = (
+        "access_key_id",
+        "aws_access_key_id",
+        "account_key",
+        "service_account",
+        "sas_key",
+        "skip_signature",
+    )
     said = any(key in options for key in keys) or bool(os.environ.get("AWS_ACCESS_KEY_ID"))
     return place, {"storage_options": given, **({"credential_provider": None} if said else {})}
 
@@ -86,7 +93,8 @@ def listed(url: str, prefix: str = "") -> list[dict[str, Any]]:
         return found
     except (BaseError, OSError) as error:
         raise Unavailable(
-            f"{parted(url)[0]} does not answer: {_first_line(error)}", "is the bucket there, and the secret right?"
+            f"{parted(url)[0]} does not answer: {_first_line(error)}",
+            "is the bucket there, and the secret right?",
         ) from error
 
 

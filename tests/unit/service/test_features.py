@@ -91,7 +91,8 @@ def test_a_plan_says_what_is_no_longer_defined_and_who_uses_it(ws: Workspace) ->
 def test_versions_of_services_and_on_demand_views_are_shown_too(ws: Workspace) -> None:
     features.apply(ws=ws)
     assert features.show("till@1", ws=ws)["definition"]["name"] == "till"
-    assert features.show("rate@1", ws=ws)["name"] == "rate"
+    for name in ("rate", "rate@1"):  # as one writes it, not as a tree of parts
+        assert features.show(name, ws=ws)["expressions"] == {"share": 'col("amount") / col("spend:price")'}
     with pytest.raises(NotFound, match=r"no version 'till@7'") as caught:
         features.show("till@7", ws=ws)
     assert "till@1" in caught.value.hint
