@@ -403,7 +403,8 @@ def _in_words(one: Any) -> dict[str, Any]:
 
 
 def _applied_version(ws: Workspace, ref: str) -> dict[str, Any]:
-    from flyball.features.definitions import OnDemand, View
+    from flyball.features.definitions import View
+    from flyball.features.services import OnDemand
 
     refs: list[str] = []
     kinds = {"view": View, "on_demand": OnDemand}

@@ -108,6 +108,18 @@ def test_every_verb_that_only_reads_answers_in_json(
             json.loads(capsys.readouterr().out)
 
 
+def test_what_only_a_later_row_has_is_a_column_too(capsys: pytest.CaptureFixture[str]) -> None:
+    from flyball.cli.show import show
+    from flyball.service.features import Change
+
+    changes = [
+        Change("a", "view", "a@1", "none"),
+        Change("b", "view", "b@2", "changed", affects=("model:m@1",)),
+    ]
+    show("features apply", changes, as_json=False, quiet=False)
+    assert "model:m@1" in capsys.readouterr().out
+
+
 def test_the_reference_is_up_to_date() -> None:
     import runpy
     import sys
