@@ -1,9 +1,9 @@
 """A workspace as one file, taken while everything runs; and back, all of it or nothing.
 
 What goes in, in this order: the places of the log's readers, the ledger (one snapshot of it), the log, other files of
-``.flyball/``, the tables, the online store, all blobs, the project's own settings and definitions. Readers' places come
-before the ledger, so that after a restore they look at a record again rather than miss one; blobs come after it, so
-that each one it mentions is in the file.
+``.flyball/``, the tables (of a folder or a bucket), the online store, all blobs, the project's own settings and
+definitions. Readers' places come before the ledger, so that after a restore they look at a record again rather than miss
+one; blobs come after it, so that each one it mentions is in the file.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import msgspec
 from flyball import __version__
 from flyball.core.config import FILE
 from flyball.errors import Conflict, Invalid, NotFound
+from flyball.service import bucket_tables
 from flyball.service.verb import verb
 from flyball.service.workspace import Workspace
 
@@ -44,6 +45,7 @@ class BackupHead(msgspec.Struct, frozen=True, kw_only=True):
     event: int  # number of the ledger's last event
     chain: str  # and the chain there
     with_blobs: bool
+    tables: str = ""  # where what was pushed came from; empty: written before tables in a bucket were saved
 
 
 class BackedUp(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +104,8 @@ def backup(file: str, *, verify: bool = False, blobs: bool = True, ws: Workspace
         writer.add_file("ledger.db", scratch / "ledger.db")
         (scratch / "ledger.db").unlink()
         _add_state(ws, writer)
+        if ws.tables.folder is None:
+            bucket_tables.add(ws.tables, writer, scratch / "tables")
         _add_online(ws, writer, scratch / "online")
         count, missing = _add_blobs(ws, writer) if blobs else (0, ())
         _add_project(ws, writer)
@@ -192,6 +196,7 @@ def _save_ledger(ws: Workspace, target: Path, with_blobs: bool) -> BackupHead:
         event=event,
         chain=chain.hex(),
         with_blobs=with_blobs,
+        tables=ws.config.stores.tables.partition("?")[0],
     )
 
 
@@ -203,13 +208,18 @@ def _add_state(ws: Workspace, writer: Writer) -> None:
     apart = _store_places(ws)
     for path in _files(ws.state):
         inside = path.relative_to(ws.state)
-        taken = inside.parts[0] not in _NOT_TAKEN and not path.name.startswith("ledger.db")
-        if taken and not any(
+        wanted = inside.parts[0] not in _NOT_TAKEN and not path.name.startswith("ledger.db")
+        if wanted and not any(
             str(path.resolve()).startswith(place) for place in apart
         ):  # ledger.db-wal as well
             _add(writer, f"state/{inside.as_posix()}", path)
-    for path in _files(ws.tables_dir):
-        _add(writer, f"tables/{path.relative_to(ws.tables_dir).as_posix()}", path)
+    done: set[Path] = set()
+    gone = True
+    while gone:  # listed again when some were merged meanwhile: what took their place was not there before
+        found = [path for path in _files(ws.tables_dir) if path not in done]
+        taken = [_add(writer, f"tables/{path.relative_to(ws.tables_dir).as_posix()}", path) for path in found]
+        done.update(found)
+        gone = not all(taken)
 
 
 def _store_places(ws: Workspace) -> set[str]:
@@ -263,11 +273,12 @@ def _add_project(ws: Workspace, writer: Writer) -> None:
             _add(writer, f"project/{path.relative_to(ws.root.resolve()).as_posix()}", path)
 
 
-def _add(writer: Writer, name: str, path: Path) -> None:
+def _add(writer: Writer, name: str, path: Path) -> bool:
     try:
         writer.add_file(name, path)
     except FileNotFoundError:
-        return  # compacted or replaced since it was listed: what took its place is listed later
+        return False  # compacted or merged since it was listed: what took its place is listed later
+    return True
 
 
 def _files(folder: Path) -> list[Path]:

@@ -18,6 +18,7 @@ import msgspec
 
 from flyball.core.config import FILE
 from flyball.errors import Conflict, Invalid, Unavailable
+from flyball.service import bucket_tables
 from flyball.service.backup import BackupHead, head_of
 from flyball.service.verb import verb
 from flyball.service.workspace import Workspace
@@ -71,6 +72,7 @@ def restore(file: str, *, into: str = "", force: bool = False, ws: Workspace | N
         entries = staged.fill()
         notes = staged.project_files(fresh)
         target = target or Workspace.open(root)
+        notes += staged.tables_in_a_bucket(target, head, force)
         notes += staged.put_elsewhere(target, force)
         if not head.with_blobs:
             notes.append(f"the backup holds no blobs: they are (or are not) in {head.blobs}")
@@ -196,6 +198,19 @@ class _Staged:
             made.replace(target)
         shutil.rmtree(source, ignore_errors=True)
         return notes
+
+    def tables_in_a_bucket(self, ws: Workspace, head: BackupHead, force: bool) -> list[str]:
+        """What was pushed goes back into the bucket, where the settings keep it in one."""
+        if ws.tables.folder is not None:
+            return []
+        staged = self.folder / "tables"
+        if not head.tables and not (staged / "sources").is_dir():
+            return [
+                f"this backup is of before tables in a bucket were saved: {ws.tables.shown} stays as it is"
+            ]
+        if not force:
+            bucket_tables.refuse_to_lose(ws.tables, staged)
+        return [f"{bucket_tables.put_back(ws.tables, staged)} tables put into {ws.tables.shown}"]
 
     def put_elsewhere(self, ws: Workspace, force: bool) -> list[str]:
         """What the settings keep outside of ``.flyball/``: blobs are added, tables exchanged, the ledger in one transaction."""

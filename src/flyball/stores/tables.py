@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import io
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -151,6 +152,44 @@ class Tables:
                 return bytes(obstore.get(self._bucket, self._key(name)).bytes())
             except (NotFoundError, FileNotFoundError):
                 return None
+
+    def everything(self) -> dict[str, int]:
+        """Names of all files below here, however deep, and their sizes; not those whose name begins with a dot."""
+        if self.folder is not None:
+            found = {
+                one.relative_to(self.folder).as_posix(): one.stat().st_size
+                for one in self.folder.rglob("*")
+                if one.is_file()
+            }
+        else:
+            begin = f"{self.inside}/" if self.inside else ""
+            with self._answers(""):
+                listed = obstore.list(self._bucket, prefix=begin or None)
+                found = {one["path"].removeprefix(begin): one["size"] for part in listed for one in part}
+        return {name: size for name, size in sorted(found.items()) if not Path(name).name.startswith(".")}
+
+    def fetch(self, name: str, target: Path) -> bool:
+        """Copy a file here, a piece at a time; whether there was one."""
+        with self._answers(name), target.open("wb") as out:
+            try:
+                if self.folder is not None:
+                    with (self.folder / name).open("rb") as file:
+                        shutil.copyfileobj(file, out)
+                else:
+                    for piece in obstore.get(self._bucket, self._key(name)).stream():
+                        out.write(piece)
+            except (NotFoundError, FileNotFoundError):
+                return False
+        return True
+
+    def bring(self, name: str, file: Path) -> None:
+        """Put a file of this machine here, whole, in place of one of that name."""
+        if self.folder is not None:
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            self.at(Path(name).parent.as_posix()).put(Path(name).name, file.read_bytes())
+            return
+        with self._answers(name):
+            obstore.put(self._bucket, self._key(name), file)
 
     def delete(self, name: str) -> None:
         """Remove a file; one that is gone is no error."""

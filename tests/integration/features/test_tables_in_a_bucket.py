@@ -11,7 +11,9 @@ from polars.testing import assert_frame_equal
 
 from flyball.errors import Conflict, Unavailable
 from flyball.features.sources.seeing import FILES
+from flyball.service.backup import backup
 from flyball.service.feeds import Feed
+from flyball.service.restore import restore
 from flyball.service.sources import described, offline, used
 from flyball.service.workspace import Workspace
 from flyball.stores.tables import Tables
@@ -99,6 +101,78 @@ def test_the_second_of_two_machines_learns_of_the_first(s3: S3, tmp_path: Path) 
         with pytest.raises(Conflict, match="is there already"):
             theirs.write("00000001.parquet", pl.DataFrame({"n": [2]}), new=True)
     assert ours.files()[0].read()["n"].to_list() == [1]
+
+
+def _fed(ws: Workspace, begin: int, end: int) -> None:
+    feed = Feed(ws, "clicks")
+    for part in table([event(n) for n in range(begin, end)]).iter_slices(10):
+        feed.ingest(part, now=START)
+    with ws.ledger.transaction() as tx:
+        tx.append("test.fed", "clicks", actor="tests", at=START)
+
+
+def test_a_backup_holds_them_and_a_copy_has_them_in_a_folder(
+    ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fed(ws, 0, 30)
+    ws.tables.at("dead/clicks").put("00000004.ndjson", b"{")
+    rows = Feed(ws, "clicks").history()
+    backup(str(tmp_path / "b.tar"), ws=ws)
+    monkeypatch.delenv("FLYBALL_STORES__TABLES")
+    restore(str(tmp_path / "b.tar"), into=str(tmp_path / "copy"))
+    copy = Workspace.open(tmp_path / "copy")
+    assert copy.tables.folder is not None
+    assert_frame_equal(Feed(copy, "clicks").history(), rows)
+    assert copy.tables.at("dead/clicks").get("00000004.ndjson") == b"{"
+    feeding.close(copy)
+
+
+def test_a_backup_brings_back_what_the_bucket_lost_and_what_came_since_only_goes_with_force(
+    ws: Workspace, tmp_path: Path
+) -> None:
+    _fed(ws, 0, 30)
+    rows = Feed(ws, "clicks").history()
+    backup(str(tmp_path / "b.tar"), ws=ws)
+    tables = ws.tables.at("sources/clicks")
+    tables.delete("00000002.parquet")
+    done = restore(str(tmp_path / "b.tar"), ws=ws)
+    assert any(note.startswith("3 tables put into s3://") for note in done.notes)
+    feeding.close(ws)
+    assert_frame_equal(Feed(ws, "clicks").history(), rows)
+    Feed(ws, "clicks").ingest(table([event(n) for n in range(30, 40)]), now=START)
+    feeding.close(ws)
+    with pytest.raises(
+        Conflict, match=r"1 files that are not in the backup, as sources/clicks/00000004.parquet"
+    ):
+        restore(str(tmp_path / "b.tar"), ws=ws)
+    assert Feed(ws, "clicks").history().height == 40
+    feeding.close(ws)
+    restore(str(tmp_path / "b.tar"), force=True, ws=ws)
+    feeding.close(ws)
+    assert_frame_equal(Feed(ws, "clicks").history(), rows)
+    assert tables.has("00000003.parquet")
+    assert not tables.has("00000004.parquet")
+
+
+def test_files_that_are_merged_during_a_backup_are_in_it_in_their_new_shape(
+    ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fed(ws, 0, 30)
+    rows, feed = Feed(ws, "clicks").history(), Feed(ws, "clicks")
+    real = Tables.fetch
+
+    def fetch(tables: Tables, name: str, target: Path) -> bool:
+        if name.endswith("00000002.parquet"):
+            feed.files.merge(rows)
+        return real(tables, name, target)
+
+    monkeypatch.setattr(Tables, "fetch", fetch)
+    backup(str(tmp_path / "b.tar"), ws=ws)
+    monkeypatch.delenv("FLYBALL_STORES__TABLES")
+    restore(str(tmp_path / "b.tar"), into=str(tmp_path / "copy"))
+    copy = Workspace.open(tmp_path / "copy")
+    assert_frame_equal(Feed(copy, "clicks").history(), rows)
+    feeding.close(copy)
 
 
 def test_a_bucket_that_went_away_is_said_and_nothing_is_taken(
