@@ -60,6 +60,9 @@ def materialize(
     or the view stays out, and the filling of that view ends there. --compute ray (or processes:4) fills a view whose rows
     are too many for one machine (or process), split by entity.
     """
+    begin, end = _when(since), _when(until)
+    if begin is not None and end is not None and begin > end:
+        raise Invalid(f"the range ends at {until}, before it begins at {since}", "swap them", field="since")
     found = [
         _materialize(ws, view, _Asked(since, until, data, rebuild, tolerance, compute), done)
         for view, done in _shown(_named(ws, name))
@@ -186,7 +189,7 @@ def _fill(ws: Workspace, view: View, asked: _Asked, statistics: Statistics, done
     if asked.rebuild:
         _empty(ws, view)
     if asked.compute:
-        return _fill_by_many(ws, view, rows, asked, done)
+        return _fill_by_many(ws, view, rows, asked, statistics, done)
     broken: list[tuple[str, str]] = []
     try:
         found = fill(
@@ -220,7 +223,9 @@ def _fill(ws: Workspace, view: View, asked: _Asked, statistics: Statistics, done
     )
 
 
-def _fill_by_many(ws: Workspace, view: View, rows: pl.LazyFrame, asked: _Asked, done: Done) -> Materialized:
+def _fill_by_many(
+    ws: Workspace, view: View, rows: pl.LazyFrame, asked: _Asked, statistics: Statistics, done: Done
+) -> Materialized:
     """By the workers of a cluster, or processes; contracts are held batch by batch, which these do not have."""
     from flyball.core.clock import from_us
     from flyball.features.distributed import fill
@@ -240,6 +245,7 @@ def _fill_by_many(ws: Workspace, view: View, rows: pl.LazyFrame, asked: _Asked, 
         since=_when(asked.since),
         until=_when(asked.until),
         latest=ws.clock.now() + _duration(asked.tolerance),
+        statistics=statistics,
     )
     done(found.rows, found.rows)
     return Materialized(

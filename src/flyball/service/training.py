@@ -73,7 +73,9 @@ def get_historical_features(
     vector = resolved(ws, service_of(ws, features))
     source_for = _sources(ws, sources)
     at = at if at is None or isinstance(at, str) else moment_of(at)
+    asked_for = str(entities) if isinstance(entities, str | Path) else ""  # a file or a query can be named
     if entities is None:
+        asked_for = f"from {start} to {end or 'now'}" + (f" every {every}" if every else "")
         given = _range(ws, vector, source_for, at, start, end, every)
     elif start is not None or end is not None or every is not None:
         raise Invalid("entity rows and a range of time are both given", "leave one of them out")
@@ -93,7 +95,7 @@ def get_historical_features(
         source_for,
         memory_bytes=MEMORY_BYTES if memory_bytes is None else memory_bytes,
         compute=compute,
-        keep=lambda name, path, made: _keep(ws, name, path, made, sources),
+        keep=lambda name, path, made: _keep(ws, name, path, made, sources, asked_for),
     )
 
 
@@ -251,7 +253,12 @@ def _query(ws: Workspace, query: str, given: Mapping[str, Any] | None) -> pl.Dat
 
 
 def _keep(
-    ws: Workspace, name: str, path: Path, made: TrainingSet, given: Mapping[str, Any] | None
+    ws: Workspace,
+    name: str,
+    path: Path,
+    made: TrainingSet,
+    given: Mapping[str, Any] | None,
+    entities: str,
 ) -> Snapshot:
     """A snapshot that names the versions of views and sources it was made from."""
     from flyball.core.events import Edge
@@ -280,6 +287,8 @@ def _keep(
         else:
             made_from.append(f"source:{seen.ref}")
     origin = {"features": ", ".join(made.features), "made_from": " ".join(dict.fromkeys(made_from))}
+    if entities:
+        origin["entities"] = entities
     snapshot = data.add(
         ws.ledger, ws.blobs, name, path, actor=ws.actor, parents=dict.fromkeys(parents), origin=origin
     )

@@ -84,6 +84,11 @@ def test_a_range_is_back_filled_and_no_gap_is_taken_for_filled(ws: Workspace, tm
     agree(ws, rows)
 
 
+def test_a_range_that_ends_before_it_begins_is_refused(ws: Workspace) -> None:
+    with pytest.raises(Invalid, match="before it begins"):
+        materialize("spent", since="2026-12-01", until="2026-11-01", ws=ws)
+
+
 def test_rows_known_in_the_future_are_held_back_until_their_time(ws: Workspace, tmp_path: Path) -> None:
     ahead = pl.when(pl.col("id") == 5).then(pl.col("known") + pl.duration(days=3)).otherwise("known")
     rows = write(tmp_path, range(60), known=ahead)

@@ -484,3 +484,14 @@ def test_the_first_text_that_is_no_time_is_shown(ws: Workspace) -> None:
     asked = ASKED.head(2).with_columns(at=pl.Series(["2026-03-01T12:00:00Z", "noon"]))
     with pytest.raises(Invalid, match="like 'noon'"):
         get_historical_features(asked, FEATURES, ws=ws).to_polars()
+
+
+def test_a_saved_set_says_where_its_entity_rows_came_from(ws: Workspace, tmp_path: Path) -> None:
+    query = f"select * from '{as_file(ASKED, tmp_path / 'asked.parquet')}'"
+    for name, given in (("by_query", query), ("by_file", tmp_path / "asked.parquet")):
+        kept = get_historical_features(given, ["shop:price"], ws=ws).save(name)
+        assert kept.source["entities"] == str(given)
+    kept = get_historical_features(
+        features=["shop:price"], start="2026-03-01T00:00Z", every="1h", ws=ws
+    ).save("steps")
+    assert kept.source["entities"] == "from 2026-03-01T00:00Z to now every 1h"
