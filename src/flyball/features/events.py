@@ -19,6 +19,7 @@ from flyball.stores.online_chunks import Floats, Ints, clean
 
 Frame = pl.DataFrame | pl.LazyFrame
 _TEXTS = (pl.String, pl.Categorical, pl.Enum, pl.Null)
+_WIDE = (pl.Int128, pl.UInt128)  # NumPy has none
 _FEW = 4096  # rows up to which plain Python is quicker than a Polars expression
 _AT_ONCE = 1 << 15
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
@@ -119,9 +120,12 @@ def _key(frame: pl.DataFrame, name: str, where: str) -> pl.Series:
         raise Invalid(f"{where} has no key column {name!r}", nearest(name, frame.columns), column=name)
     series = frame[name]
     if series.dtype.is_integer():
-        if series.dtype == pl.UInt64 and len(series) and int(series.max() or 0) >> 63:  # type: ignore[arg-type]
+        if series.dtype == pl.Int64:
+            return series
+        found = series.cast(pl.Int64, strict=False)
+        if found.null_count() > series.null_count():
             raise Invalid(f"{where}: key {name!r} has numbers beyond 63 bits", "cast it to text", column=name)
-        return series if series.dtype == pl.Int64 else series.cast(pl.Int64)
+        return found
     if series.dtype in _TEXTS:
         return series if series.dtype == pl.String else series.cast(pl.String)
     raise Invalid(
@@ -140,7 +144,14 @@ def times_us(series: pl.Series, where: str) -> Ints:
             column=series.name,
         )
     if series.dtype == pl.Date or series.dtype.time_unit != "us":  # type: ignore[attr-defined]  # of a Datetime
-        series = series.cast(pl.Datetime("us"))
+        found_us = series.cast(pl.Datetime("us"), strict=False)
+        if found_us.null_count() > series.null_count():
+            raise Invalid(
+                f"{where}: {series.name!r} has times that microseconds can't count",
+                "were they read in the right unit?",
+                column=series.name,
+            )
+        series = found_us
     times = series.cast(pl.Int64)  # whatever the zone, Polars keeps UTC; without a copy
     found: Ints = (times.fill_null(0) if times.null_count() else times).to_numpy()
     return found
@@ -156,7 +167,8 @@ def floats_of(series: pl.Series, view: View, texts: dict[int, str]) -> Floats:
         if dtype in _TEXTS:
             hint = f"for a feature of texts say so: View(..., types={{{series.name!r}: 'BYTES'}})"
         raise Invalid(f"{said}: {series.name!r} is {dtype}", hint, column=series.name)
-    plain = series if dtype.is_integer() or dtype.is_float() else series.cast(pl.Float64)
+    as_they_are = (dtype.is_integer() and dtype not in _WIDE) or dtype.is_float()
+    plain = series if as_they_are else series.cast(pl.Float64)
     values = plain.to_numpy()  # nulls are NaN
     found = np.empty(len(values))
     for begin in range(0, len(values), _AT_ONCE):  # what is worked on stays in the processor's cache

@@ -183,3 +183,19 @@ def test_a_source_that_breaks_off_is_named(tmp_path: Path) -> None:
     files[1].write_bytes(files[1].read_bytes()[:200])
     with pytest.raises(Invalid, match="source 'landed' of view 'c' can't be read to its end"):
         point_in_time(asked(), "t", [VIEW], {"landed": source})
+
+
+def test_numbers_of_128_bits_are_numbers_and_no_keys_beyond_63() -> None:
+    wide = landed(delay=pl.Series([10, 30], dtype=pl.Int128))
+    assert values(wide) == values(landed())
+    view = View("c", ("key",), "landed", "at", "known", ("delay",))
+    for key in (2**100, -(2**63) - 1):
+        keys = landed().with_columns(key=pl.Series([key, 7], dtype=pl.Int128))
+        with pytest.raises(Invalid, match="'key' has numbers beyond 63 bits"):
+            point_in_time(asked(key=7), "t", [view], {"landed": keys})
+
+
+def test_times_beyond_microseconds_are_named() -> None:
+    far = landed(at=pl.Series([2**62, 0]).cast(pl.Datetime("ms", "UTC")))
+    with pytest.raises(Invalid, match="'at' has times that microseconds can't count"):
+        values(far)
