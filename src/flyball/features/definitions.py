@@ -174,7 +174,10 @@ class View(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, eq=False)
         named("view", re.sub(r"(?<=.)@[1-9][0-9]*$", "", str(self.name)))
         said = f"view {self.name!r}"
         self._take_objects()
-        as_tuples(self, said, "entity", "columns", "windows", "row_id")
+        as_tuples(self, said, "entity", "columns", "row_id")
+        as_tuples(self, said, "windows", of=Window)
+        if not isinstance(self.source, str):
+            raise Invalid(f"{said} has source {self.source!r}", "a Source, or the name of one")
         if not self.entity or len(set(self.entity)) != len(self.entity):
             raise Invalid(f"{said} has entity {self.entity!r}", "name each key column once, at least one")
         if not self.happened:
@@ -190,8 +193,11 @@ class View(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, eq=False)
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise Invalid(f"{said} has two features named {twice[0]!r}", "rename one", view=self.name)
-        if self.ttl_s is not None and self.ttl_s < 0:
-            raise Invalid(f"{said} has ttl_s {self.ttl_s}", "a ttl is 0 s or more, or None")
+        for field, value in (("ttl_s", self.ttl_s), ("fresh_s", self.fresh_s)):
+            if value is not None and (type(value) is not int or value < 0):
+                raise Invalid(
+                    f"{said} has {field} {value!r}", "a whole number of seconds, 0 or more, or None"
+                )
         for column in self.columns:
             named(f"column of {said}", column)
         self._check_columns(said, names)
@@ -209,7 +215,7 @@ class View(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, eq=False)
         """Entity and Source objects become their keys and their name; a source also brings its clocks."""
         given: Any = self.entity
         entities = [given] if isinstance(given, Entity) else given
-        if not isinstance(entities, str) and any(isinstance(one, Entity) for one in entities):
+        if isinstance(entities, list | tuple) and any(isinstance(one, Entity) for one in entities):
             keys = [key for one in entities for key in (one.keys if isinstance(one, Entity) else (one,))]
             msgspec.structs.force_setattr(self, "entity", tuple(keys))
         source: Any = self.source

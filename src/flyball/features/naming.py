@@ -40,6 +40,8 @@ def named(noun: str, name: Any) -> None:
 
 def typed(said: str, types: Mapping[str, str], columns: Iterable[str]) -> None:
     known = list(columns)
+    if not isinstance(types, Mapping):
+        raise Invalid(f"{said} has types {types!r}", "write types={'city': 'BYTES'}")
     for name, kind in types.items():
         if name not in known:
             raise Invalid(f"{said} gives {name!r} a type", nearest(name, known), column=name)
@@ -49,10 +51,18 @@ def typed(said: str, types: Mapping[str, str], columns: Iterable[str]) -> None:
             )
 
 
-def as_tuples(record: msgspec.Struct, noun: str, *fields: str) -> None:
-    """Lists become tuples, so that equal definitions are equal; a bare text is the usual slip, and named."""
+def as_tuples(record: msgspec.Struct, noun: str, *fields: str, of: type = str) -> None:
+    """Lists become tuples, so that equal definitions are equal; one thing without its comma is the usual slip, and named."""
     for field in fields:
         value = getattr(record, field)
         if isinstance(value, str):
             raise Invalid(f"{noun}: {field} is a text, not a tuple", f"write {field}=({value!r},)")
-        msgspec.structs.force_setattr(record, field, tuple(value))
+        if not isinstance(value, Iterable):
+            said = of.__name__ if isinstance(value, of) else repr(value)
+            raise Invalid(f"{noun}: {field} is {said}, not a tuple", f"write {field}=(..., ) with its comma")
+        items = tuple(value)
+        for item in items:
+            if not isinstance(item, of):
+                wanted = "texts" if of is str else f"{of.__name__} objects"
+                raise Invalid(f"{noun}: {field} holds {item!r}", f"{field} are {wanted}")
+        msgspec.structs.force_setattr(record, field, items)

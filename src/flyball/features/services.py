@@ -120,7 +120,8 @@ class Service(msgspec.Struct, frozen=True, dict=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         named("service", self.name)
-        as_tuples(self, f"service {self.name!r}", "features", "request")
+        as_tuples(self, f"service {self.name!r}", "features")
+        as_tuples(self, f"service {self.name!r}", "request", of=RequestField)
         if not self.features:
             raise Invalid(f"service {self.name!r} has no feature", "name at least one")
         twice = sorted({name for name in self.features if self.features.count(name) > 1})

@@ -36,11 +36,21 @@ def view(**changes: object) -> View:
         (lambda: view(entity=("a", "a")), "entity ('a', 'a')"),
         (lambda: view(windows=()), "no feature"),
         (lambda: view(ttl_s=-1), "ttl_s -1"),
+        (lambda: view(ttl_s=1.5), "ttl_s 1.5"),
+        (lambda: view(ttl_s="1d"), "ttl_s '1d'"),
+        (lambda: view(fresh_s=-1), "fresh_s -1"),
+        (lambda: view(windows=count("3h")), "windows is Window, not a tuple"),
+        (lambda: view(windows=("mean",)), "windows holds 'mean'"),
+        (lambda: view(entity=None), "entity is None"),
+        (lambda: view(source=None), "source None"),
+        (lambda: view(types=["delay"]), "types ['delay']"),
         (lambda: view(columns=("count_3h",)), "two features named 'count_3h'"),
         (lambda: RequestField("dep_hour", "FLOAT"), "FLOAT"),  # type: ignore[arg-type] # the point
         (lambda: Service("s", ()), "no feature"),
         (lambda: Service("s", ("dep_hour",)), "dep_hour"),
         (lambda: Service("s", ("a:b", "a:b")), "'a:b' twice"),
+        (lambda: Service("s", (1,)), "features holds 1"),  # type: ignore[arg-type] # the point
+        (lambda: Service("s", ("a",), request=("a",)), "request holds 'a'"),  # type: ignore[arg-type] # the point
         (lambda: Service("s", "a:b"), "features is a text"),  # type: ignore[arg-type] # the point
     ],
 )
