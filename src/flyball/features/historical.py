@@ -160,6 +160,13 @@ class TrainingSet:
 
     def to_df(self) -> pd.DataFrame:
         """A pandas frame; nulls of numbers are NaN."""
+        for library in ("pandas", "pyarrow"):  # Polars hands over by way of Arrow
+            try:
+                import_module(library)
+            except ImportError as error:
+                raise Invalid(
+                    f"{library} is not installed", "pip install pandas pyarrow; or .to_polars()"
+                ) from error
         return self._frame.to_pandas()
 
     to_pandas = to_df

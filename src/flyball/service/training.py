@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -221,8 +222,12 @@ def _query(ws: Workspace, query: str, given: Mapping[str, Any] | None) -> pl.Dat
     """The rows of a query over sources and snapshots: each table it names is one."""
     try:
         import duckdb
+
+        import_module("pyarrow")  # by which Polars and DuckDB hand over
     except ImportError as error:
-        raise Unavailable("a query needs DuckDB", "pip install 'flyball[duckdb]'") from error
+        raise Unavailable(
+            "a query needs DuckDB and pyarrow", "pip install 'flyball[duckdb]' pyarrow"
+        ) from error
     from flyball.features.entity_rows import table_of
     from flyball.service.sources import offline
 

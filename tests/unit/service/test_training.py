@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 
 from flyball.core.clock import ManualClock
-from flyball.errors import FlyballError, Invalid, NotFound
+from flyball.errors import FlyballError, Invalid, NotFound, Unavailable
 from flyball.features.entity_rows import NaiveTimes
 from flyball.service import data, explain
 from flyball.service.training import get_historical_features, join
@@ -495,3 +495,17 @@ def test_a_saved_set_says_where_its_entity_rows_came_from(ws: Workspace, tmp_pat
         features=["shop:price"], start="2026-03-01T00:00Z", every="1h", ws=ws
     ).save("steps")
     assert kept.source["entities"] == "from 2026-03-01T00:00Z to now every 1h"
+
+
+@pytest.mark.parametrize("library", ["pyarrow", "pandas"])
+def test_a_library_that_is_not_installed_is_named(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    made = get_historical_features(ASKED, FEATURES, ws=ws)
+    made.to_polars()
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(Invalid, match=f"{library} is not installed"):
+        made.to_df()
+    if library == "pyarrow":
+        with pytest.raises(Unavailable, match="needs DuckDB and pyarrow"):
+            get_historical_features("select * from sales", FEATURES, ws=ws).to_polars()
