@@ -36,7 +36,7 @@ pytest.importorskip("sklearn", reason="the template trains a model: pip install 
 
 FEATURES = ("--feature", "months=3", "--feature", "monthly_charge=90", "--feature", "support_calls=4")
 VIEWS = """
-from flyball.features.definitions import Service, View
+from flyball.features import Service, View
 seen = View(name="customer", entity=("customer",), source="customers", happened="at", known="at", columns=("months",))
 both = Service(name="churn_features", features=("customer:months",))
 """

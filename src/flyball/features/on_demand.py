@@ -1,7 +1,7 @@
 """Features computed when they are asked for: one function per request, the same in batch for training.
 
 >>> from flyball.features import OnDemand, RequestField, Service, View, col
->>> from flyball.features.definitions import resolve
+>>> from flyball.features.services import resolve
 >>> shop = View("shop", ("shop",), "sales", happened="at", columns=("price",))
 >>> rate = OnDemand("rate", {"share": col("amount") / col("shop:price")})
 >>> vector = resolve(Service("s", ("rate:share",), request=(RequestField("amount"),)), [shop, rate])

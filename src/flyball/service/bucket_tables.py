@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flyball.errors import Conflict
-from flyball.stores.tables import Tables
 
 if TYPE_CHECKING:
     from flyball.stores.archive import Writer
+    from flyball.stores.tables import Tables
 
 PARTS = (
     "sources",

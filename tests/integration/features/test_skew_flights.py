@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 import polars as pl
 import pytest
-from tests import workspaces
 
 import flyball.demo
 from flyball.core.clock import ManualClock, to_us
@@ -28,6 +27,7 @@ from flyball.service.watching import FeatureWatch, coverage, freshness
 from flyball.service.workspace import Workspace
 from flyball.stores.online import OnlineStore, open_online
 from flyball.stores.prediction_log import LogWriter, Prediction
+from tests import workspaces
 
 pytestmark = pytest.mark.integration
 SINCE, UNTIL = datetime(2013, 4, 10, tzinfo=UTC), datetime(2013, 4, 11, tzinfo=UTC)

@@ -109,6 +109,7 @@ def _iceberg(place: Place) -> Lake:
 def _iceberg_table(place: Place) -> Any:
     from pyiceberg.catalog import load_catalog
     from pyiceberg.table import StaticTable
+    from pyiceberg.utils.config import Config
 
     place_, options = parted(place.where) if "?" in place.where else (place.where, {})
     if place_.endswith(".metadata.json"):
@@ -120,7 +121,9 @@ def _iceberg_table(place: Place) -> Any:
             "iceberg:CATALOG/NAMESPACE.TABLE; catalogs stand in ~/.pyiceberg.yaml or PYICEBERG_CATALOG__NAME__URI",
         )
     try:
-        return load_catalog(catalog, **options).load_table(name)
+        # pyiceberg reads its settings once, when it is imported; we ask for what they are now.
+        said = Config().get_catalog_config(catalog) or {}
+        return load_catalog(catalog, **{**said, **options}).load_table(name)
     except ValueError as error:
         raise Invalid(
             f"{place.said}: {_first(error)}",
