@@ -19,23 +19,14 @@ from flyball.core.clock import to_us
 from flyball.errors import Invalid
 from flyball.features.definitions import View
 from flyball.features.events import Frame, events_of, keys_of, said_of, source_of, taken_from, times_us
-from flyball.features.filling import (
-    _EVER,
-    _NEVER,
-    HISTORY_S,
-    Filled,
-    Mark,
-    _behind,
-    _look,
-    _Span,
-    _with_times,
-    put,
-)
+from flyball.features.filling import HISTORY_S, Filled, put
 from flyball.features.joining import Asked, Span, join
 from flyball.features.keys import Keys
 from flyball.features.partitions import divided, part_of
 from flyball.features.pools import Pool, opened
+from flyball.features.reach import EARLIEST, LATEST, Mark, Reach, reach_of, what_changed, with_times
 from flyball.features.rows import packed
+from flyball.features.statistics import Statistics
 from flyball.stores.online import no_rows, open_online
 from flyball.stores.online_chunks import NEVER, Ints
 
@@ -161,8 +152,11 @@ def fill(
     until: datetime | None = None,
     latest: datetime | None = None,
     history_s: int | None = HISTORY_S,
+    statistics: Statistics | None = None,
 ) -> Filled:
     """Fill a view from many workers, each with keys of its own; the mark moves when all are done.
+
+    ``statistics`` get those of all the workers added.
 
     Killed, it begins again where the mark stands: rows that are there already count once. A store in files of one
     machine is refused for Ray.
@@ -172,13 +166,13 @@ def fill(
             "an online store in LMDB is of one machine: a cluster can't fill it",
             'stores.online = "redis://…", or compute processes',
         )
-    frame = _with_times(view, source, all_columns=False)
+    frame = with_times(view, source, all_columns=False)
     store = open_online(store_url)
     mark = Mark.of(view, store)
-    reached = mark.until_us if mark is not None else _NEVER
+    reached = mark.until_us if mark is not None else EARLIEST
     after = to_us(since) if since is not None else reached
-    end = min(to_us(one) if one is not None else _EVER for one in (until, latest))
-    span = _look(frame, after, to_us(until) if until else _EVER, end, reached)
+    end = min(to_us(one) if one is not None else LATEST for one in (until, latest))
+    span = reach_of(frame, after, to_us(until) if until else LATEST, end, reached)
     new = 0
     if span.rows:
         with opened(compute) as pool:
@@ -186,12 +180,15 @@ def fill(
             parts = max(2 * pool.workers, -(-rows // PART_ROWS))
             cuts = [partial(_cut_by_known, view, piece, after, end, parts) for piece in pieces]
             finishes = [partial(_bring, view, store_url, history_s)] * parts
-            new = sum(pool.run(cuts, finishes))
+            for count, brought in pool.run(cuts, finishes):
+                new += count
+                if statistics is not None:
+                    statistics.join(brought)
     moved = _moved(view, frame, mark, span, after)
     if moved is not None:
         store.append(view.stored_as, no_rows(), marks={Mark.named(view): msgspec.msgpack.encode(moved)})
     now = moved or mark
-    behind = "" if mark is None else _behind(mark, span)
+    behind = "" if mark is None else what_changed(mark, span)
     return Filled(
         rows=span.rows,
         new=new,
@@ -201,14 +198,14 @@ def fill(
     )
 
 
-def _moved(view: View, frame: pl.LazyFrame, mark: Mark | None, span: _Span, after: int) -> Mark | None:
+def _moved(view: View, frame: pl.LazyFrame, mark: Mark | None, span: Reach, after: int) -> Mark | None:
     """The mark behind the last row; ``None`` where it stays: nothing came, or a gap is left before it."""
     if not span.rows:
         return None
     joins = span.rows_before == 0 if mark is None else after <= mark.until_us
     if not joins or (mark is not None and span.high < mark.until_us):
         return None
-    filled = _look(frame, span.high, _EVER, _EVER, span.high)
+    filled = reach_of(frame, span.high, LATEST, LATEST, span.high)
     rows, times = filled.rows_before, filled.times_before
     if mark is not None and after == mark.until_us:  # what came late stays missing until it is back-filled
         rows += mark.rows - span.rows_before
@@ -229,16 +226,20 @@ def _cut_by_known(view: View, piece: Frame, after: int, end: int, parts: int) ->
     return [pl.concat(share) for share in found]
 
 
-def _bring(view: View, store_url: str, history_s: int | None, frames: list[pl.DataFrame]) -> int:
-    """Put one part's rows into the store, in order of their known time; returns how many were new."""
+def _bring(
+    view: View, store_url: str, history_s: int | None, frames: list[pl.DataFrame]
+) -> tuple[int, Statistics]:
+    """Put one part's rows into the store, in order of their known time; returns how many were new, and what they were."""
+    new, brought = 0, Statistics(view)
     if not frames:
-        return 0
+        return new, brought
     store = open_online(store_url)
     frame = pl.concat(frames).sort(view.known, maintain_order=True)
     try:
-        return sum(
-            put(view, packed(events_of(view, part)), store, history_s=history_s)
-            for part in frame.iter_slices(_BATCH_ROWS)
-        )
+        for part in frame.iter_slices(_BATCH_ROWS):
+            rows = packed(events_of(view, part))
+            brought.add(rows)
+            new += put(view, rows, store, history_s=history_s)
+        return new, brought
     finally:
         store.close()

@@ -19,40 +19,30 @@ from flyball.core.clock import to_us
 from flyball.errors import Invalid
 from flyball.features.definitions import View
 from flyball.features.events import Frame, events_of
+from flyball.features.reach import (
+    EARLIEST,
+    HAPPENED,
+    KNOWN,
+    LATEST,
+    Mark,
+    Reach,
+    reach_of,
+    times_sum,
+    what_changed,
+    with_times,
+)
 from flyball.features.rows import packed
 from flyball.stores.online import OnlineStore, Rows, no_rows
 
 HISTORY_S = 7 * 86400
 BATCH_ROWS = 1_000_000  # rows in one transaction: about 0.5 GB at its peak
 _SECOND = 1_000_000
-_KNOWN, _HAPPENED = "known, in microseconds", "happened, in microseconds"
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
-_NEVER, _EVER = -(1 << 62), 1 << 62
 _BINS = 512
-_PRIME = 4294967291  # times are added up modulo this: a billion of them fit
 
 Check = Callable[[pl.DataFrame], None]  # raises when a batch must not go online
 Seen = Callable[[Rows], None]
 Progress = Callable[[int, int], None]  # rows done, rows in all
-
-
-class Mark(msgspec.Struct, frozen=True):
-    """How far a view is filled: all rows of its source that were known by ``until_us``, and what these were."""
-
-    until_us: int
-    rows: int  # of the source, known by then
-    times: int  # when they happened and became known, added up: another sum, other rows
-
-    @staticmethod
-    def named(view: View) -> str:
-        """The name of a view's mark in its store."""
-        return f"filled:{view.stored_as}"
-
-    @classmethod
-    def of(cls, view: View, store: OnlineStore) -> Mark | None:
-        """The mark that the last whole batch left; ``None`` for a view never filled, or cleared since."""
-        found = store.mark(cls.named(view))
-        return None if found is None else msgspec.msgpack.decode(found, type=cls)
 
 
 class Filled(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,12 +160,12 @@ def fill(
     ends the filling there.
     Memory is that of a batch or two, whatever the source's size.
     """
-    frame = _with_times(view, source, all_columns=check is not None)
+    frame = with_times(view, source, all_columns=check is not None)
     mark = Mark.of(view, store)
-    reached = mark.until_us if mark is not None else _NEVER
+    reached = mark.until_us if mark is not None else EARLIEST
     after = to_us(since) if since is not None else reached
-    end = to_us(until) if until is not None else _EVER
-    span = _look(frame, after, end, to_us(latest) if latest is not None else _EVER, reached)
+    end = to_us(until) if until is not None else LATEST
+    span = reach_of(frame, after, end, to_us(latest) if latest is not None else LATEST, reached)
     moving = _Moving(view, mark, span, after)
     batches = _batches(frame, span, batch_rows, min(batch_rows, store.batch_rows))
 
@@ -183,7 +173,7 @@ def fill(
         batch, whole = next(batches, (None, False))
         if batch is None:
             return None
-        part = batch.drop(_KNOWN, _HAPPENED)
+        part = batch.drop(KNOWN, HAPPENED)
         if check is not None:
             check(part)
         return packed(events_of(view, part)), part.height, moving.past(batch, whole)
@@ -204,7 +194,7 @@ def fill(
             if counted is not None:
                 counted.result()
             taken = following.result()
-    behind = "" if mark is None else _behind(mark, span)
+    behind = "" if mark is None else what_changed(mark, span)
     return Filled(rows=done, new=new, held_back=span.held_back, until_us=moving.until_us, behind=behind)
 
 
@@ -230,23 +220,10 @@ def put(
     return store.append(view.stored_as, rows, keep_us=keep_us, marks=marks or {})
 
 
-class _Span(msgspec.Struct, frozen=True):
-    """The rows to fill, the first and last known time among them, and how many rows lie around."""
-
-    rows: int
-    low: int
-    high: int
-    held_back: int
-    rows_before: int
-    times_before: int
-    rows_marked: int  # known by the mark, as the source is now
-    times_marked: int
-
-
 class _Moving:
     """The mark as it moves with the batches; it stays where it is when the span leaves a gap behind it."""
 
-    def __init__(self, view: View, mark: Mark | None, span: _Span, after: int) -> None:
+    def __init__(self, view: View, mark: Mark | None, span: Reach, after: int) -> None:
         self._name = Mark.named(view)
         self._rows, self._times = span.rows_before, span.times_before
         if (
@@ -259,76 +236,25 @@ class _Moving:
     def past(self, batch: pl.DataFrame, whole: bool) -> dict[str, bytes]:
         """The mark to set with a batch; none while more rows of its last instant are to come."""
         self._rows += batch.height
-        self._times += int(batch.select(_times()).item())
-        until = int(batch[_KNOWN].max())  # type: ignore[arg-type]  # microseconds
+        self._times += int(batch.select(times_sum()).item())
+        until = int(batch[KNOWN].max())  # type: ignore[arg-type]  # microseconds
         if not whole or not self._joins or (self.until_us is not None and until < self.until_us):
             return {}
         self.until_us = until
         return {self._name: msgspec.msgpack.encode(Mark(until, self._rows, self._times))}
 
 
-def _behind(mark: Mark, span: _Span) -> str:
-    more = span.rows_marked - mark.rows
-    if more == 0 and span.times_marked == mark.times:
-        return ""
-    what = f"{more} more rows" if more > 0 else f"{-more} rows fewer" if more else "rows of other times"
-    return (
-        f"the source has {what} known by {datetime.fromtimestamp(mark.until_us / _SECOND, UTC).isoformat()}"
-    )
-
-
-def _with_times(view: View, source: Frame, *, all_columns: bool) -> pl.LazyFrame:
-    """The columns that a view needs (or all), and both clocks in microseconds beside them; a wrong column is named."""
-    frame = source.lazy()
-    schema = frame.collect_schema()
-    events_of(view, pl.DataFrame(schema=schema))
-    needed = [name for name in schema if all_columns or name in view.needed_columns]
-    known, happened = (_in_us(schema, name) for name in (view.known, view.happened))
-    return frame.select(*needed, known.alias(_KNOWN), happened.alias(_HAPPENED))
-
-
-def _in_us(schema: Mapping[str, pl.DataType], name: str) -> pl.Expr:
-    """Microseconds since 1970, UTC; a time without a zone is read as UTC, a date as its midnight."""
-    if schema[name] == pl.Null:
-        return pl.lit(None, dtype=pl.Int64)
-    if schema[name] == pl.Date:
-        return pl.col(name).cast(pl.Datetime("us")).to_physical()
-    return pl.col(name).dt.cast_time_unit("us").to_physical()
-
-
-def _times(where: pl.Expr | None = None) -> pl.Expr:
-    times = pl.col(_KNOWN) % _PRIME + pl.col(_HAPPENED).fill_null(0) % _PRIME
-    return (times if where is None else times.filter(where)).sum()
-
-
-def _look(frame: pl.LazyFrame, after: int, until: int, latest: int, reached: int) -> _Span:
-    """One pass over both clocks of a source; rows that are known at no time do not exist."""
-    known = pl.col(_KNOWN)
-    inside = (known > after) & (known <= min(until, latest))
-    found = frame.select(
-        inside.sum().alias("rows"),
-        known.filter(inside).min().fill_null(0).alias("low"),
-        known.filter(inside).max().fill_null(0).alias("high"),
-        ((known > max(after, latest)) & (known <= until)).sum().alias("held_back"),
-        (known <= after).sum().alias("rows_before"),
-        _times(known <= after).alias("times_before"),
-        (known <= reached).sum().alias("rows_marked"),
-        _times(known <= reached).alias("times_marked"),
-    )
-    return _Span(**found.collect(engine="streaming").row(0, named=True))
-
-
 def _batches(
-    frame: pl.LazyFrame, span: _Span, read_rows: int, batch_rows: int
+    frame: pl.LazyFrame, span: Reach, read_rows: int, batch_rows: int
 ) -> Iterator[tuple[pl.DataFrame, bool]]:
     """The span in batches by known time, and whether each ends its last instant. Rows of one instant keep their order."""
     for low, high, rows in _parts(frame, span.low, span.high, span.rows, read_rows):
-        inside = frame.filter(pl.col(_KNOWN).is_between(low, high))
+        inside = frame.filter(pl.col(KNOWN).is_between(low, high))
         if low == high and rows > 2 * read_rows:  # a bulk that became known at once
             yield from _chunks(inside, rows, batch_rows)
             continue
-        found = inside.collect(engine="streaming").sort(_KNOWN, maintain_order=True)
-        known, begin = found[_KNOWN], 0
+        found = inside.collect(engine="streaming").sort(KNOWN, maintain_order=True)
+        known, begin = found[KNOWN], 0
         while begin < found.height:
             end = found.height
             if end - begin > batch_rows:
@@ -359,8 +285,8 @@ def _parts(
         return
     width = (high - low) // _BINS + 1
     bins = (
-        frame.filter(pl.col(_KNOWN).is_between(low, high))
-        .group_by(((pl.col(_KNOWN) - low) // width).alias("bin"))
+        frame.filter(pl.col(KNOWN).is_between(low, high))
+        .group_by(((pl.col(KNOWN) - low) // width).alias("bin"))
         .agg(pl.len().alias("rows"))
         .collect(engine="streaming")
         .sort("bin")

@@ -97,9 +97,11 @@ def spreads_below(
         zeros_low, zeros_high = before[low], before[high]
         ones = (limit >> bit) & 1 == 1
         fitting = values[zero]
-        pieces = spreads(fitting, zeros_low[ones], zeros_high[ones])
-        for array, piece in zip(found, merged(tuple(a[ones] for a in found), pieces), strict=True):
-            array[ones] = piece
+        some = np.flatnonzero(ones & (zeros_low < zeros_high))
+        some = some[np.argsort(zeros_low[some])]  # parted rows lie in another order than the ranges
+        pieces = spreads(fitting, zeros_low[some], zeros_high[some])
+        for array, piece in zip(found, merged(tuple(a[some] for a in found), pieces), strict=True):
+            array[some] = piece
         low = np.where(ones, before[-1] + low - zeros_low, zeros_low)
         high = np.where(ones, before[-1] + high - zeros_high, zeros_high)
         ranks, values = np.concatenate((ranks[zero], ranks[~zero])), np.concatenate((fitting, values[~zero]))

@@ -37,7 +37,7 @@ class ColumnStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Statistics:
-    """Of the rows of one view; :meth:`add` each batch."""
+    """Of the rows of one view; :meth:`add` each batch, or :meth:`join` what others counted of other rows."""
 
     def __init__(self, view: View) -> None:
         self.rows = 0
@@ -56,6 +56,16 @@ class Statistics:
         self._keys.add(pl.Series(list(rows.keys), dtype=pl.Binary).hash().to_numpy())
         for column, values in zip(self._columns, rows.values.T, strict=True):
             column.add(values)
+
+    def join(self, other: Statistics) -> None:
+        """Count in what was counted elsewhere, of other rows of the same view."""
+        self.rows += other.rows
+        if other.newest_us is not None:
+            newest = other.newest_us
+            self.newest_us = newest if self.newest_us is None else max(self.newest_us, newest)
+        self._keys.join(other._keys)
+        for column, more in zip(self._columns, other._columns, strict=True):
+            column.join(more)
 
     @property
     def keys(self) -> int:
@@ -82,18 +92,29 @@ class _Column:
         present = values[~np.isnan(values)]
         if len(present) == 0:
             return
-        count = self.count + len(present)
         if self.is_text:
             self.distinct.add(present.view(np.uint64))  # of its codes
-        else:
-            mean = float(present.mean())
-            off = mean - self.mean  # Chan, Golub, LeVeque: two means into one
-            self.squares += (
-                float(((present - mean) ** 2).sum()) + off * off * self.count * len(present) / count
-            )
-            self.mean += off * len(present) / count
-            self.low, self.high = min(self.low, float(present.min())), max(self.high, float(present.max()))
-            self.sample.add(present)
+            self.count += len(present)
+            return
+        mean = float(present.mean())
+        squares = float(((present - mean) ** 2).sum())
+        self._count_in(len(present), mean, squares, float(present.min()), float(present.max()))
+        self.sample.add(present)
+
+    def join(self, other: _Column) -> None:
+        if self.is_text:
+            self.distinct.join(other.distinct)
+            self.count += other.count
+        elif other.count:
+            self._count_in(other.count, other.mean, other.squares, other.low, other.high)
+            self.sample.join(other.sample)
+
+    def _count_in(self, more: int, mean: float, squares: float, low: float, high: float) -> None:
+        count = self.count + more
+        off = mean - self.mean  # Chan, Golub, LeVeque: two means into one
+        self.squares += squares + off * off * self.count * more / count
+        self.mean += off * more / count
+        self.low, self.high = min(self.low, low), max(self.high, high)
         self.count = count
 
     def statistics(self, rows: int) -> ColumnStatistics:
@@ -137,6 +158,10 @@ class Distinct:
                 fresh = np.partition(fresh, _LEAST)[:_LEAST]
             self._least = np.unique(np.concatenate((self._least, fresh)))[:_LEAST]
 
+    def join(self, other: Distinct) -> None:
+        """Count those of another in."""
+        self._least = np.unique(np.concatenate((self._least, other._least)))[:_LEAST]
+
     @property
     def count(self) -> int:
         """The number, or its estimate."""
@@ -159,11 +184,23 @@ class _Sample:
         self._parts.append(part)
         self._size += len(part)
         while self._size > _SAMPLE:
-            both = np.concatenate(self._parts)
-            if len(both) % 2:
-                self._skip += self._every  # the last one stays, so the next is one of those left out
-            self._every *= 2
-            self._parts, self._size = [both[::2]], len(both[::2])
+            self._thin()
+
+    def join(self, other: _Sample) -> None:
+        """Another's values beside these, each standing for as many as one of these does then."""
+        while self._every != other._every:
+            (self if self._every < other._every else other)._thin()
+        self._parts += other._parts
+        self._size += other._size
+        while self._size > _SAMPLE:
+            self._thin()
+
+    def _thin(self) -> None:
+        both = np.concatenate(self._parts) if self._parts else np.empty(0)
+        if len(both) % 2:
+            self._skip += self._every  # the last one stays, so the next is one of those left out
+        self._every *= 2
+        self._parts, self._size = [both[::2]], len(both[::2])
 
     @property
     def values(self) -> Floats:

@@ -181,7 +181,8 @@ def _follow(ws: Workspace, view: View, asked: _Asked, statistics: Statistics, do
 def _fill(ws: Workspace, view: View, asked: _Asked, statistics: Statistics, done: Done) -> Materialized:
     """Of a table: by known time, from the mark on."""
     from flyball.core.clock import from_us
-    from flyball.features.filling import Mark, fill
+    from flyball.features.filling import fill
+    from flyball.features.reach import Mark
     from flyball.service import quarantine
 
     now = ws.clock.now()

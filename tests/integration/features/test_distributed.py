@@ -13,12 +13,17 @@ import polars as pl
 import pytest
 
 from flyball.core.clock import to_us
+from flyball.core.records import Report
 from flyball.errors import Unavailable
 from flyball.features import OnlineReader, Service
 from flyball.features.distributed import fill as fill_by_many
-from flyball.features.filling import Mark, fill
+from flyball.features.filling import fill
 from flyball.features.pools import opened
+from flyball.features.reach import Mark
+from flyball.service.filling import materialize
 from flyball.stores.online import OnlineStore, open_online
+from tests import feeding
+from tests.feeding import event, table
 from tests.redis_servers import RedisServer
 from tests.unit.features.test_distributed import START, VIEW, tables
 
@@ -60,6 +65,30 @@ def test_a_backfill_by_processes_leaves_what_one_leaves(tmp_path: Path) -> None:
     assert (whole.rows, whole.new) == (source.height, 0)
     alone.close()
     many.close()
+
+
+def test_the_report_of_a_filling_by_processes_is_that_of_one(tmp_path: Path) -> None:
+    table([event(n) for n in range(400)]).write_parquet(tmp_path / "clicks.parquet")
+    definitions = feeding.DEFINITIONS.partition("sane =")[0]  # contracts are held batch by batch, by one
+    facts = []
+    for compute in ("", "processes:2"):
+        ws = feeding.project(
+            tmp_path / f"p{len(facts)}", f"parquet:{tmp_path}/clicks.parquet", definitions=definitions
+        )
+        (found,) = materialize("spent", compute=compute, ws=ws)
+        assert found.report is not None
+        report = ws.ledger.get("report", found.report, Report)
+        report.evidence["columns"][0].pop("quantiles")
+        facts.append((report.summary, report.passed, report.evidence))
+        feeding.close(ws)
+    (one, many) = ({**evidence, "columns": evidence["columns"][0]} for _, _, evidence in facts)
+    assert facts[0][:2] == facts[1][:2]
+    numbers, others = one.pop("columns"), many.pop("columns")
+    assert numbers.keys() == others.keys()
+    for name, value in numbers.items():  # sums are taken in another order
+        near = pytest.approx(value, rel=1e-12) if isinstance(value, float) else value
+        assert others[name] == near, name
+    assert one == many
 
 
 def test_many_workers_fill_one_redis_with_what_one_brings(tmp_path: Path) -> None:

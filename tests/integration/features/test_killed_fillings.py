@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flyball.features.filling import Mark
+from flyball.features.reach import Mark
 from flyball.service.features import views
 from flyball.service.feeds import Feed
 from flyball.service.filling import materialize

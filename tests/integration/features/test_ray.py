@@ -20,9 +20,10 @@ from flyball.errors import NotFound
 from flyball.features import point_in_time
 from flyball.features.distributed import fill as fill_by_many
 from flyball.features.distributed import joined
-from flyball.features.filling import Mark, fill
+from flyball.features.filling import fill
 from flyball.features.joining import Asked
 from flyball.features.pools import opened
+from flyball.features.reach import Mark
 from flyball.stores.online import open_online
 from tests.integration.features.test_distributed import answers
 from tests.redis_servers import RedisServer

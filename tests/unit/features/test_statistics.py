@@ -1,5 +1,7 @@
 """Statistics in one pass are those of all rows at once."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -56,3 +58,27 @@ def test_many_distinct_are_estimated_within_two_percent() -> None:
     for begin in range(0, 1_000_000, 300_000):
         found.add(np.arange(begin, min(begin + 400_000, 1_000_000), dtype=np.uint64))
     assert found.count == pytest.approx(1_000_000, rel=0.02)
+
+
+@pytest.mark.parametrize("parts", [1, 3, 8])
+def test_those_of_many_workers_join_to_those_of_all_rows(parts: int) -> None:
+    chance = np.random.default_rng(6)
+    count = 600_000
+    values = np.stack((chance.normal(1e6, 3.0, count), chance.integers(0, 40, count)), axis=1).astype(float)
+    values[::9, 0] = np.nan
+    part = chance.integers(0, parts * parts, count) // parts  # of about one size
+    part[: count // 2] = 0  # but the first
+    joined, whole = Statistics(VIEW), Statistics(VIEW)
+    whole.add(rows(values, 20))
+    for number in range(parts + 1):  # the last is empty
+        one = Statistics(VIEW)
+        one.add(rows(values[part == number], 20))
+        joined.join(pickle.loads(pickle.dumps(one)))
+    assert (joined.rows, joined.keys) == (whole.rows, whole.keys)
+    for found, wanted in zip(joined.columns, whole.columns, strict=True):
+        assert (found.null_share, found.distinct) == (wanted.null_share, wanted.distinct)
+        assert (found.min, found.max) == (wanted.min, wanted.max)
+        if wanted.mean is not None:
+            assert found.mean == pytest.approx(wanted.mean, rel=1e-12)
+            assert found.std == pytest.approx(wanted.std, rel=1e-9)
+            assert found.quantiles == pytest.approx(wanted.quantiles, abs=0.1)

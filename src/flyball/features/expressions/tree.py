@@ -156,6 +156,7 @@ class Expr(msgspec.Struct, frozen=True, eq=False):
     abs, floor, ceil, sqrt, exp, log, log1p, sign = (
         _one("abs"), _one("floor"), _one("ceil"), _one("sqrt"), _one("exp"), _one("log"), _one("log1p"), _one("sign")
     )  # fmt: skip
+    truncate = _one("truncate")  # towards zero
 
 
 class Texts:
@@ -369,39 +370,79 @@ _SIGNS = {
 }  # fmt: skip
 
 
+_NAMED = {  # operations whose method is called otherwise
+    "parse_time": "to_time", "seconds_between": "seconds_since", "to_number": "cast", "to_bool": "cast", "to_text": "cast",
+    "tail": "slice",
+}  # fmt: skip
+_CASTS = {"to_number": "FP64", "to_bool": "BOOL", "to_text": "BYTES"}
+
+
 def shown(node: object) -> str:
-    """The expression as one would write it.
+    """The expression as one would write it; read as Python, it is the same one.
 
     >>> (col("a") + 1) / col("b")
     (col("a") + 1) / col("b")
     """
     if not isinstance(node, Expr):
-        return (
-            str(int(node))
-            if isinstance(node, float) and node.is_integer() and abs(node) < 1e16
-            else repr(node)
-        )
+        return _shown_literal(node)
     op = node.op
-    if op in ("col", "lit"):
-        return f'col("{node.args[0]}")' if op == "col" else f"lit({shown(node.args[0])})"
+    if op == "col":
+        name = cast("str", node.args[0])
+        plain = name.isprintable() and not {'"', "\\"} & set(name)
+        return f'col("{name}")' if plain else f"col({name!r})"
+    if op == "lit":
+        return f"lit({shown(node.args[0])})"
     if op == "time":
-        return f"lit({(_EPOCH + timedelta(microseconds=cast('int', node.args[0]))).isoformat()})"
+        at = _EPOCH + timedelta(microseconds=cast("int", node.args[0]))
+        return f'lit(datetime.fromisoformat("{at.isoformat()}"))'
     args = [shown(arg) for arg in node.args]  # once each: twice would double with every level
-    bracketed = [
-        f"({text})" if isinstance(arg, Expr) and arg.op in (*_SIGNS, "neg", "not") else text
-        for arg, text in zip(node.args, args, strict=True)
-    ]
-    if op in _SIGNS:
-        return f" {_SIGNS[op]} ".join(bracketed)
-    if op in ("neg", "not"):
-        return ("-" if op == "neg" else "~") + bracketed[0]
     if op == "when":
         cases = "".join(f".when({c}).then({v})" for c, v in zip(args[:-1:2], args[1::2], strict=True))
         return f"{cases[1:]}.otherwise({args[-1]})"
     if op in ("coalesce", "least", "greatest", "concat"):
         return f"{op}({', '.join(args)})"
-    space = next((f"{name}." for name, words in _SPACES.items() if op in words), "")
-    return f"{bracketed[0]}.{space}{op}({', '.join(args[1:])})"
+    bracketed = [
+        f"({text})" if isinstance(arg, Expr) and arg.op in (*_SIGNS, "neg", "not") else text
+        for arg, text in zip(node.args, args, strict=True)
+    ]
+    if not isinstance(node.args[0], Expr) and not (op in _SIGNS and _leaves_it(op, *node.args)):
+        bracketed[0] = f"lit({args[0]})"
+    if op in _SIGNS:
+        return f" {_SIGNS[op]} ".join(bracketed)
+    if op in ("neg", "not"):
+        return ("-" if op == "neg" else "~") + bracketed[0]
+    return _shown_method(node, bracketed[0], args[1:])
+
+
+def _shown_literal(value: object) -> str:
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e16
+    return str(int(cast("float", value))) if whole else repr(value)
+
+
+def _leaves_it(op: str, left: object, right: object) -> bool:
+    """Whether Python leaves the operation to the expression on the right, with its sides as they are: not of texts, which
+    have operators of their own, nor a comparison, which is turned round."""
+    turned = op in ("eq", "ne", "lt", "le", "gt", "ge")
+    negative = op == "pow" and isinstance(left, float) and left < 0  # -2 ** x is -(2 ** x)
+    return isinstance(right, Expr) and not isinstance(left, str) and not turned and not negative
+
+
+def _shown_method(node: Expr, base: str, rest: list[str]) -> str:
+    op, inner = node.op, node.args[0]
+    if op == "truncate" and isinstance(inner, Expr) and inner.op == "to_number":
+        return base.removesuffix('("FP64")') + '("INT64")'
+    if op in _CASTS:
+        rest = [f'"{_CASTS[op]}"']
+    elif op == "is_in":
+        rest = [f"[{', '.join(rest)}]"]
+    elif op == "map":
+        pairs = ", ".join(f"{key}: {value}" for key, value in zip(rest[1::2], rest[2::2], strict=True))
+        rest = [f"{{{pairs}}}", *([rest[0]] if node.args[1] is not None else [])]
+    elif op == "tail":
+        rest = [f"-{rest[0]}"]
+    method = _NAMED.get(op, op)
+    space = next((f"{name}." for name, words in _SPACES.items() if method in words), "")
+    return f"{base}.{space}{method}({', '.join(rest)})"
 
 
 def call(op: str, *args: Any) -> Expr:

@@ -122,7 +122,7 @@ def _iceberg_table(place: Place) -> Any:
         )
     try:
         # pyiceberg reads its settings once, when it is imported; we ask for what they are now.
-        said = Config().get_catalog_config(catalog) or {}
+        said: dict[str, Any] = dict(Config().get_catalog_config(catalog) or {})
         return load_catalog(catalog, **{**said, **options}).load_table(name)
     except ValueError as error:
         raise Invalid(

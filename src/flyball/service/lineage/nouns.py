@@ -354,7 +354,9 @@ NOUNS: dict[str, Noun] = {
         lambda record: [Ref(_named("source", record.get("source")), "source", True)],
     ),
     "on_demand": Noun(
-        "on-demand view", ("python", "owner", "description"), digests=lambda record: [_digest(record.get("code"))]
+        "on-demand view",
+        ("python", "owner", "description"),
+        digests=lambda record: [_digest(record.get("code"))],
     ),
     "endpoint": Noun("endpoint", ("generation", "set_at=since", "because"), _route),
     "route": Noun("route", ("set_at=at", "because"), _route),

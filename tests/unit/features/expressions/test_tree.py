@@ -11,10 +11,15 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flyball.errors import Invalid
+from flyball.features import expressions
 from flyball.features.expressions import Expr, check, col, columns_of, lit, when
 from flyball.features.expressions.kinds import check_derived
+from flyball.features.expressions.operations import OPS
+from flyball.features.expressions.tree import call, same, shown
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -33,8 +38,64 @@ def test_what_is_written_is_what_is_shown() -> None:
     assert repr(2 - col("a") * np.float64(3)) == '2 - (col("a") * 3)'
     assert repr(~(col("a") > 1) & col("b").is_null()) == '(~(col("a") > 1)) & col("b").is_null()'
     assert repr(col("t").dt.hour("America/New_York")) == "col(\"t\").dt.hour('America/New_York')"
-    assert repr(lit(date(2013, 1, 1))) == "lit(2013-01-01T00:00:00+00:00)"
+    assert repr(lit(date(2013, 1, 1))) == 'lit(datetime.fromisoformat("2013-01-01T00:00:00+00:00"))'
+    assert repr(col("a").cast("INT64")) == 'col("a").cast("INT64")'
+    assert repr(col("a").str.slice(-3)) == 'col("a").str.slice(-3)'
+    assert repr(col("a").map({"UA": 1}, 0)) == "col(\"a\").map({'UA': 1}, 0)"
     assert repr(when(col("a") > 1).then(1).otherwise(None)) == 'when(col("a") > 1).then(1).otherwise(None)'
+
+
+LITERALS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.floats(-1e9, 1e9),
+    st.integers(-100, 100),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=3),
+    st.datetimes(datetime(2, 1, 1), datetime(9998, 1, 1)),  # noqa: DTZ001 (hypothesis takes naive bounds)
+)
+NAMES = st.one_of(st.sampled_from(["a", "view:feature"]), st.text(min_size=1, max_size=4))
+NEEDS = {"hash_bucket": 1, "round": 0, "tail": 1}
+
+
+@st.composite
+def trees(draw: st.DrawFn, levels: int = 4) -> Expr:
+    """Any expression that can be written."""
+    op = draw(st.sampled_from(["col", "lit", *OPS])) if levels else draw(st.sampled_from(["col", "lit"]))
+    if op == "col":
+        return col(draw(NAMES))
+    if op in ("lit", "time"):
+        return lit(draw(LITERALS))
+    if op == "map":
+        keys = draw(st.lists(LITERALS.filter(lambda one: one is not None), min_size=1, max_size=3))
+        plain = [lit(one).args[0] for one in keys if lit(one).op == "lit"] or [1.0]
+        mapping = {key: draw(st.floats(-9, 9)) for key in plain}
+        return draw(trees(levels - 1)).map(mapping, draw(st.one_of(st.none(), st.floats(-9, 9))))
+    if op == "is_in":
+        return draw(trees(levels - 1)).is_in(draw(st.lists(st.floats(-9, 9), min_size=1, max_size=3)))
+    args: list[Any] = []
+    for kind in OPS[op].takes:
+        if kind == "#i":
+            args.append(draw(st.integers(NEEDS.get(op, 0), 9)))
+        elif kind == "#v":
+            args.append(draw(st.one_of(st.none(), st.integers(0, 9))))
+        elif kind == "#z":
+            args.append(draw(st.sampled_from(["UTC", "America/New_York"])))
+        elif kind == "#s":
+            args.append(draw(st.text("ab'\"\\", min_size=1, max_size=3)))
+        else:
+            args.append(draw(trees(levels - 1)))
+    if OPS[op].more:
+        args += [draw(trees(levels - 1)) for _ in range(2)]
+        if op == "when":
+            args = args[: len(args) - 1 + len(args) % 2]
+    return call(op, *args)
+
+
+@settings(max_examples=400)
+@given(trees())
+def test_what_is_shown_is_the_same_read_as_python(written: Expr) -> None:
+    words = {**{name: getattr(expressions, name) for name in expressions.__all__}, "datetime": datetime}
+    assert same(eval(shown(written), words), written)
 
 
 def test_records_with_expressions_compare_as_data() -> None:
