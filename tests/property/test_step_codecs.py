@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import numpy as np
 import polars as pl
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal, assert_series_equal
 
@@ -76,6 +76,7 @@ def same(one: object, two: object) -> bool:
 
 
 @settings(deadline=None)
+@example(datetime(2000, 1, 1, fold=1))  # noqa: DTZ001 (the point: a naive hour that comes twice)
 @given(VALUES)
 def test_plain_values_come_back_with_their_types(value):
     assert same(back(value), value)

@@ -48,7 +48,8 @@ def encode(value: Any) -> Encoded:
         return Encoded("npy", buffer.getvalue())
     if is_plain(value):
         return Encoded("json", msgspec.json.encode(value))
-    if type(value) in _SCALARS.values() and getattr(value, "tzinfo", None) is None:
+    said_by_json = getattr(value, "tzinfo", None) is None and not getattr(value, "fold", 0)
+    if type(value) in _SCALARS.values() and said_by_json:
         return Encoded("scalar", msgspec.json.encode(value), type(value).__name__)
     if isinstance(value, msgspec.Struct) and (encoded := _encode_struct(value)) is not None:
         return encoded
