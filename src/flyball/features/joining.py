@@ -25,6 +25,7 @@ from flyball.stores.online_chunks import NEVER, Floats, Ints, clean
 
 MEMORY_BYTES = 2 << 30  # of a source's rows, before they are spilled
 _BATCH_BYTES = 96 << 20
+_SORT_BYTES = 64  # per row: its code, the packed key and time, the order, and what sorting holds meanwhile
 _PARTS = 64
 _MOST = 0.75  # with a greater share of rows that matter, the others are not sorted out
 _SECOND = 1_000_000
@@ -250,7 +251,7 @@ class _Parts:
                 self._spill(batch)
                 continue
             held.append(batch)
-            size += batch.estimated_size()
+            size += batch.estimated_size() + _SORT_BYTES * batch.height
             if size > self._memory_bytes:
                 while held:
                     self._spill(held.pop(0))
@@ -281,7 +282,7 @@ class _Parts:
                 path = self._folder / f"{number:02d}-{len(files):06d}.arrow"
                 self._write(frame[int(begin) : int(end)], path)
                 files.append(path)
-                self._bytes[number] += path.stat().st_size
+                self._bytes[number] += path.stat().st_size + _SORT_BYTES * int(end - begin)
 
     def _write(self, rows: pl.DataFrame, path: Path) -> None:
         try:
