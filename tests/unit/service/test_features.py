@@ -67,7 +67,7 @@ def test_a_plan_says_what_differs_and_whom_it_touches_and_records_nothing(ws: Wo
         feature_service="till@1", signature=Signature(inputs=(Field("amount", "FP64"),), outputs=()),
     )  # fmt: skip
     workspaces.write(ws, "model", "m@1", model)
-    planned = of(features.apply(plan=True, ws=define(ws, hours="6h")))
+    planned = of(features.apply(plan=True, ws=define(ws, hours="12h")))
     assert planned["spend"].differs == ("windows",)
     assert planned["spend"].affects == ("service:till@1", "model:m@1")
     assert planned["till"].version == "till@2"
@@ -135,8 +135,8 @@ def test_no_two_functions_are_one_verb() -> None:
 
 def test_an_older_version_is_named_by_its_number_beside_the_new_one(ws: Workspace) -> None:
     features.apply(ws=ws)
-    features.apply(ws=define(ws, hours="6h"))
-    service = features.service_of(ws, ["spend@1:price_mean_3h", "spend:price_mean_6h"])
+    features.apply(ws=define(ws, hours="12h"))
+    service = features.service_of(ws, ["spend@1:price_mean_3h", "spend:price_mean_12h"])
     vector = features.resolved(ws, service)
     assert [view.name for view in vector.views] == ["spend@1", "spend"]
     assert len({view.stored_as for view in vector.views}) == 1, "the same rows serve both"
